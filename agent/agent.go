@@ -1,0 +1,89 @@
+// Package agent holds the code that heaptap places inside a target, and reads the tables that it writes there.
+//
+// The code is C (src), committed as built objects; abi_gen.go is generated from their DWARF. The reader trusts nothing
+// that it reads: the tables stand in memory that the target can write to, so that every count is clamped to its window
+// and every number checked before it is used as an index.
+package agent
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"github.com/heaptap/heaptap/inject"
+	"github.com/heaptap/heaptap/mem"
+)
+
+//go:generate go run ./internal/build -src src -o .
+
+// Image returns the agent's code for this machine's CPU.
+func Image() (*inject.Image, error) { return inject.ParseImage(object) }
+
+// Fingerprint names this build of the agent and its tables: equal fingerprints mean equal layouts and code.
+func Fingerprint() uint64 {
+	sum := sha256.Sum256(object)
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// FunctionNames are the names of an allocator's functions, indexed by [Malloc] and so on.
+var FunctionNames = [Functions]string{"malloc", "calloc", "realloc", "free"}
+
+// DomainNames are the names of the allocator domains, indexed by [Raw] and so on.
+var DomainNames = [Domains]string{"raw", "mem", "obj"}
+
+// HookSymbol is the image's symbol that takes the place of one allocator function.
+func HookSymbol(domain, function int) string {
+	return fmt.Sprintf("ht_%s_%s", DomainNames[domain], FunctionNames[function])
+}
+
+// SetupSymbol is the function that maps the agent's memory, run once in a borrowed thread: (tables size, 1 for
+// memfd_create or 0 for anonymous shared memory), returning 0 or what [SetupError] explains.
+const SetupSymbol = "ht_setup"
+
+// SetupError turns a failed setup's result into an error: -errno times 256, less the step's number.
+func SetupError(result int64) error {
+	if result == 0 {
+		return nil
+	}
+	steps := [...]string{1: "map the flag page", 2: "have the flag page wiped on fork", 3: "map the scratch region",
+		4: "memfd_create", 5: "size the tables", 6: "map the tables"}
+	step, errno := -result&0xff, (-result)>>8
+	if step <= 0 || step >= int64(len(steps)) {
+		return fmt.Errorf("agent's setup returned %#x", result)
+	}
+	return fmt.Errorf("%s: %w", steps[step], errnoError(errno))
+}
+
+// bytesOf is the memory of a value whose type has no pointers.
+func bytesOf[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
+
+// view is b as values of T, which has no pointers. b comes from make or [alignedBytes], so that it is aligned.
+func view[T any](b []byte) []T {
+	var t T
+	n := len(b) / int(unsafe.Sizeof(t))
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+}
+
+// ReadHeader reads the tables' header at a and checks that it is ours. A header of another build is returned together
+// with an [*OtherVersionError].
+func ReadHeader(r mem.Reader, a mem.Addr) (*Tables, error) {
+	h := new(Tables)
+	if err := r.ReadAt(bytesOf(h), a); err != nil {
+		return nil, err
+	}
+	if h.Magic != Magic {
+		return nil, fmt.Errorf("tables at %v: %w", a, ErrNoTables)
+	}
+	if want := Fingerprint(); h.Fingerprint != want {
+		return h, &OtherVersionError{Have: h.Fingerprint, Want: want}
+	}
+	return h, nil
+}
+
+// WriteHeader writes the header at a.
+func WriteHeader(w mem.Writer, a mem.Addr, h *Tables) error { return w.WriteAt(bytesOf(h), a) }

@@ -1,0 +1,51 @@
+package agent
+
+import "unsafe"
+
+const (
+	pageSize = 4096
+	leafSize = 8 << LeafWordsLog2
+	midSize  = 4 << MidEntriesLog2
+
+	nodeBatch = 64 // nodes that a thread takes at a time; also the first that are never used
+)
+
+// MinTables is the least that [Plan] can work with, bytes of address space.
+const MinTables = 64 << 20
+
+// Plan divides `size` bytes of address space, at least [MinTables], into the tables' windows. The memory is sparse:
+// only what is used is there. `granuleLog2` is the allocators' alignment; ram, bytes, bounds what can ever be tracked.
+// It returns the bytes used, a multiple of the page size and not above size.
+func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
+	at := uint64(pageSize)
+	place := func(w *Window, entries, entrySize, first uint64) {
+		*w = Window{Offset: at, Entries: entries, Next: first}
+		at += (entries*entrySize + pageSize - 1) &^ (pageSize - 1)
+	}
+	// A part of what is there, between bounds.
+	share := func(part, lo, hi uint64) uint64 { return min(max(size/part, lo), hi) }
+
+	threads := floorPow2(share(256<<10, 1<<8, 1<<13))
+	h.FrameCapacity = share(8<<20, 1<<8, 1<<12)
+	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
+	place(&h.Frames, threads, 2*h.FrameCapacity*uint64(unsafe.Sizeof(Frame{})), 0)
+	place(&h.Nodes, share(16, 1<<20, 1<<30)/uint64(unsafe.Sizeof(Node{})), uint64(unsafe.Sizeof(Node{})), nodeBatch)
+	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
+	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
+	place(&h.Root, 1<<(AddressBits-LeafWordsLog2-MidEntriesLog2-granuleLog2), 4, 0)
+	place(&h.Mids, share(64, 1<<20, 1<<30)/midSize, midSize, 1)
+	// The rest is for leaves, as far as there can be memory to track: a leaf for each 512 granules.
+	leaves := min((size-at-pageSize)/(leafSize+8), 2*ram>>(granuleLog2+LeafWordsLog2))
+	place(&h.Bases, leaves, 8, 1)
+	place(&h.Leaves, leaves, leafSize, 1)
+	h.Size = at
+	return at
+}
+
+func floorPow2(n uint64) uint64 {
+	p := uint64(1)
+	for p*2 <= n {
+		p *= 2
+	}
+	return p
+}

@@ -1,0 +1,313 @@
+/*
+ * abi.h: the tables that the agent writes inside the target and that heaptap reads from outside.
+ *
+ * This header is the only definition of their layout: the Go side is generated from the compiler's own type
+ * information (DWARF) of the built agent. Every struct has explicit padding and an asserted size.
+ *
+ * Memory map, from the address at which the tracer placed the image:
+ *
+ *   TEXT_OFFSET     code and constants, r-x, private
+ *   FLAG_OFFSET     one page, rw, private, MADV_WIPEONFORK: zero in a forked child
+ *   SCRATCH_OFFSET  stack and signal frames for calls made by the tracer, rw, private
+ *   TABLES_OFFSET   struct ht_tables and behind it the windows that it names, rw, shared
+ *
+ * Concurrency: a struct ht_thread, the nodes below its root and its hash table are written by that thread only. Words
+ * of the live map are single 8-byte stores. What is shared (bump counters, code table) says how it is guarded.
+ */
+#ifndef HT_ABI_H
+#define HT_ABI_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+
+#define HT_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " has another size")
+
+/* The tracer and linker script share these. */
+enum {
+	HT_TEXT_OFFSET = 0,
+	HT_FLAG_OFFSET = 0x10000,
+	HT_SCRATCH_OFFSET = 0x20000,
+	HT_SCRATCH_SIZE = 0x40000,
+	HT_TABLES_OFFSET = 0x100000,
+};
+
+enum { HT_MAGIC = 0x7061747061656821ull }; /* "!heaptap" */
+
+/* ---- live map: one word for each granule (16 bytes, or 8) of address space ---------------------------------------
+ *
+ * root[address >> root_shift] -> mid number; mid[..] -> leaf number; leaf[..] -> word. A block's word stands at its
+ * first granule. A size that does not fit stands in the next granule's word, which such a block always owns.
+ */
+enum {
+	HT_STACK_BITS = 25, /* bits  0..24 node number */
+	HT_SIZE_SHIFT = 25, /* bits 25..36 requested size, or HT_SIZE_BIG */
+	HT_SIZE_BITS = 12,
+	HT_EPOCH_SHIFT = 37, /* bits 37..58, see ht_config.clock */
+	HT_EPOCH_BITS = 22,
+	HT_DOMAIN_SHIFT = 59, /* bits 59..61 */
+	HT_DOMAIN_BITS = 3,
+	HT_CODE_BIT = 62, /* a known code object stands here: its free retires it */
+	HT_LIVE_BIT = 63,
+
+	HT_SIZE_BIG = (1 << HT_SIZE_BITS) - 1,
+	HT_LEAF_WORDS_LOG2 = 9, /* a leaf is one page */
+	HT_MID_ENTRIES_LOG2 = 12,
+	HT_ADDRESS_BITS = 47,
+};
+
+/* Epochs count seconds up to HT_EPOCH_FINE, then steps of HT_EPOCH_COARSE seconds, then stay at the last. */
+enum {
+	HT_EPOCH_FINE = 1 << 21, /* 24 days */
+	HT_EPOCH_COARSE = 16,
+	HT_EPOCH_LAST = (1 << HT_EPOCH_BITS) - 1,
+};
+
+enum { HT_RAW, HT_MEM, HT_OBJ, HT_DOMAINS, HT_DOMAIN_SLOTS = 8 };
+enum { HT_MALLOC, HT_CALLOC, HT_REALLOC, HT_FREE, HT_FUNCTIONS };
+
+/* ---- stacks --------------------------------------------------------------------------------------------------- */
+
+/* A node of the stack trie. The way to the root is a stack, innermost frame first. 32 bytes. */
+struct ht_node {
+	u32 parent; /* node number; 0 for a thread's root */
+	u32 code;   /* code number; HT_CODE_ROOT for a root, whose instr is the thread's number */
+	s32 instr;  /* where in the code, as ht_config.instr_kind says; HT_INSTR_NONE before the first */
+	u32 next;   /* hash chain */
+	u64 blocks; /* allocated at this very stack since tracking began (scaled by 2^HT_SCALE_BITS when sampled) */
+	u64 bytes;
+};
+HT_ASSERT_SIZE(struct ht_node, 32);
+
+enum { HT_CODE_NONE = 0, HT_CODE_ROOT = 1, HT_CODE_CUT = 2, HT_CODE_UNKNOWN = 3, HT_CODE_FIRST = 4 };
+enum { HT_SCALE_BITS = 10 };
+
+/* A string copied from the target: the raw character data of a str, or a bytes object's bytes. */
+struct ht_blob {
+	u64 offset; /* from the start of the tables */
+	u32 length; /* characters (str) or bytes */
+	u8 kind;    /* bytes per character; 0: absent */
+	u8 cut;     /* it was longer than heaptap copies */
+	u16 pad;
+};
+HT_ASSERT_SIZE(struct ht_blob, 16);
+
+/* A code object as first seen. Its record outlives it; equal code objects share one. 104 bytes. */
+struct ht_code {
+	u64 hash;
+	u32 next; /* chain of equal hashes */
+	s32 first_line;
+	s32 first_traceable; /* byte offset: before it, a frame is not complete */
+	u32 pad;
+	struct ht_blob file;
+	struct ht_blob name;
+	struct ht_blob qualname;
+	struct ht_blob lines;
+	u64 reserved[2];
+};
+HT_ASSERT_SIZE(struct ht_code, 104);
+
+/* Pointer to code number, open addressing; address 0 free, 1 a retired entry. */
+struct ht_code_slot {
+	u64 address;
+	u32 code;
+	u32 pad;
+};
+HT_ASSERT_SIZE(struct ht_code_slot, 16);
+
+/* One frame of a thread's last walk. */
+struct ht_frame {
+	u64 frame;
+	u64 code;
+	u64 instr;
+	u32 node;
+	u32 code_number; /* HT_CODE_NONE: not a Python frame, its node is its caller's */
+};
+HT_ASSERT_SIZE(struct ht_frame, 32);
+
+/* ---- threads ---------------------------------------------------------------------------------------------------- */
+
+struct ht_count {
+	u64 alloc_blocks;
+	u64 alloc_bytes;
+	u64 freed_blocks;
+	u64 freed_bytes;
+};
+HT_ASSERT_SIZE(struct ht_count, 32);
+
+/* A thread that has allocated, found by its thread pointer. A record whose thread has ended may serve another. */
+struct ht_thread {
+	u64 pointer; /* thread pointer; 0: free */
+	u64 tstate;  /* last thread state seen, to notice a new thread at an old address */
+	u64 tstate_id;
+	u32 depth;   /* inside an allocator: what it calls is not counted again */
+	u32 root;    /* node */
+	u32 frames;  /* of the last walk */
+	u32 code_generation;
+	u64 nodes_next; /* node numbers taken and not used yet: [next, end) */
+	u64 nodes_end;
+	u64 buckets; /* offset from the tables of u32[bucket_mask + 1], node numbers */
+	u32 bucket_mask;
+	u32 node_count;
+	s64 until_sample; /* bytes */
+	u64 random;
+	u32 tid;   /* in the target's pid namespace; 0: not known */
+	u32 lives; /* threads that this record served */
+	char name[16];
+	u64 unseen_frees;
+	u64 lost;
+	u64 nested; /* allocations made within allocators by somebody else's code */
+	struct ht_count count[HT_DOMAIN_SLOTS];
+	u64 reserved[15];
+};
+HT_ASSERT_SIZE(struct ht_thread, 512);
+
+/* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
+
+enum { HT_INSTR_INDEX, HT_INSTR_POINTER };
+
+/*
+ * The interpreter's layout as data. Offsets are bytes. The agent has no other knowledge of versions.
+ */
+struct ht_config {
+	u64 current_tstate; /* function: thread state that holds the GIL (or is attached), or NULL */
+	u64 this_tstate;    /* function: this thread's own state, or NULL */
+	u64 code_type;      /* address of PyCode_Type */
+	u64 clock;          /* the vDSO's clock_gettime, or 0: ages are not known */
+	u64 clock_base;     /* CLOCK_MONOTONIC_COARSE seconds at epoch 0 */
+	u64 sample_bytes;   /* mean distance of samples; 0: every block */
+	u64 code_mask;      /* bits of the frame's code word that are the pointer */
+	u64 instr_mask;     /* bits of the 8 bytes at frame_instr that are it */
+
+	u32 granule_log2; /* 4, or 3 where the allocator aligns to 8 */
+	u32 check_thread; /* current_tstate may be another thread's: compare its thread_id */
+	u32 tstate_frame; /* frame, or cframe */
+	s32 cframe_frame; /* in the cframe: current frame; -1: tstate_frame is the frame itself */
+	u32 tstate_thread_id;
+	s32 tstate_id; /* -1: has none */
+
+	u32 frame_previous;
+	u32 frame_code;
+	u32 frame_instr;
+	s32 frame_owner; /* -1: has none */
+	u32 owner_generator;
+	u32 owner_skip;    /* owners from here on are no Python frames */
+	u32 instr_kind;    /* HT_INSTR_… */
+	u32 pad;
+
+	u32 code_file;
+	u32 code_name;
+	s32 code_qualname;        /* -1: has none */
+	s32 code_first_traceable; /* -1: has none */
+	u32 code_first_line;
+	u32 code_lines;
+	u32 code_bytes; /* the instructions, for HT_INSTR_POINTER */
+
+	u32 str_length;
+	u32 str_state;
+	u32 str_kind_shift; /* bit position of the 3-bit kind in the u32 at str_state */
+	u32 str_compact_bit;
+	u32 str_ascii_bit;
+	u32 str_ascii_data;
+	u32 str_compact_data;
+	u32 str_pointer_data;
+	u32 bytes_length;
+	u32 bytes_data;
+	u32 object_type;
+
+	u32 may_gettid; /* system calls that seccomp lets through */
+	u32 may_tgkill;
+	u32 may_prctl;
+	u32 pid; /* in the target's pid namespace */
+};
+HT_ASSERT_SIZE(struct ht_config, 208);
+
+/* What the tracer found, for readers that come when the target has gone. */
+struct ht_python {
+	u32 version_hex; /* PY_VERSION_HEX */
+	u32 flavour;     /* 0 static, 1 shared, 2 embedded */
+	u32 line_format; /* of ht_code.lines, numbered as package cpython does */
+	u32 instr_unit;  /* bytes for one step of ht_node.instr */
+	u64 module_base;
+	u64 reserved[5];
+};
+HT_ASSERT_SIZE(struct ht_python, 64);
+
+/* A hooked word: written here before it is written there, so that any later heaptap can put it back. */
+struct ht_ledger {
+	u64 address;
+	u64 old;
+	u64 new;
+	u32 kind; /* HT_LEDGER_… */
+	u32 what; /* domain << 8 | function */
+};
+HT_ASSERT_SIZE(struct ht_ledger, 32);
+enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR };
+enum { HT_LEDGER_ENTRIES = 100 };
+
+/* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
+struct ht_window {
+	u64 offset;  /* from the start of the tables, page aligned */
+	u64 entries; /* capacity */
+	u64 next;    /* bump counter, atomic */
+	u64 pad;
+};
+HT_ASSERT_SIZE(struct ht_window, 32);
+
+enum { HT_STATE_EMPTY, HT_STATE_HOOKING, HT_STATE_TRACKING, HT_STATE_UNHOOKING, HT_STATE_PASSIVE };
+
+struct ht_tables {
+	u64 magic;
+	u64 fingerprint; /* of the agent's image: another value is another version */
+	u64 state;       /* HT_STATE_…, written by the tracer */
+	u64 image;       /* address of the image */
+	u64 size;        /* of the tables */
+	u64 started;     /* CLOCK_REALTIME, nanoseconds, when tracking began */
+	u64 owner;       /* pid and start time of the target, so that a forked child is told from it */
+	u64 owner_start;
+	u64 original[HT_DOMAINS][HT_FUNCTIONS];
+	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
+
+	struct ht_config config;
+	u64 pad1[6];
+
+	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
+	struct ht_window frames;  /* two ht_frame[frame_capacity] for each thread: last walk and workspace */
+	struct ht_window nodes;   /* ht_node[entries] */
+	struct ht_window codes;   /* ht_code[entries] */
+	struct ht_window arena;   /* bytes: strings, hash tables */
+	struct ht_window root;    /* u32[entries] */
+	struct ht_window mids;    /* u32[1 << HT_MID_ENTRIES_LOG2] each */
+	struct ht_window bases;   /* u64[entries]: the address that each leaf begins at */
+	struct ht_window leaves;  /* u64[1 << HT_LEAF_WORDS_LOG2] each */
+	u64 frame_capacity;
+	u64 thread_count; /* records in use, atomic */
+	u64 pad2[2];
+
+	/* The code table: written under the lock, read without. */
+	u32 code_lock;
+	u32 code_generation; /* counts retirements */
+	u64 code_slots;      /* offset << 8 | log2 of the number of ht_code_slot */
+	u64 code_slots_used;  /* slots that are not free */
+	u64 code_slots_spare; /* the table before this one, to be used again */
+	u64 code_buckets; /* offset << 8 | log2 of the number of u32 by content hash */
+	u32 code_flush;   /* a retirement could not be recorded: forget all addresses */
+	u32 pad3;
+	u64 lost_threads; /* allocations of threads that have no record since the table is full */
+	u64 orphan_frees; /* blocks freed by such threads */
+	struct ht_python python;
+
+	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
+};
+HT_ASSERT_SIZE(struct ht_tables, 4096);
+
+/* In the flag page: zero in a forked child. */
+struct ht_flag {
+	u32 active;
+	u32 pad;
+};
+
+#endif

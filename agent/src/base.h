@@ -1,0 +1,91 @@
+/*
+ * base.h: what freestanding code needs: the tables' address, atomics, system calls, memory.
+ */
+#ifndef HT_BASE_H
+#define HT_BASE_H
+
+#include "abi.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+#define COLD static __attribute__((noinline, cold))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Placed by the linker script at their offsets from the image, so that code reaches them relative to itself. */
+extern struct ht_tables ht_tables __attribute__((visibility("hidden")));
+extern struct ht_flag ht_flag __attribute__((visibility("hidden")));
+
+#define T (&ht_tables)
+#define CFG (&ht_tables.config)
+
+INLINE u8 *at(u64 offset) { return (u8 *)T + offset; }
+
+#define LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define STORE_RELEASE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+/* Hides from the compiler that a value equals one it has seen, so that the next load does not wait for the last. */
+#define FORGET(v) __asm__("" : "+r"(v))
+
+/* Bytes of the target, at an address that is known to be live. */
+INLINE u64 peek64(u64 a) { return *(const volatile u64 *)a; }
+INLINE u32 peek32(u64 a) { return *(const volatile u32 *)a; }
+INLINE u8 peek8(u64 a) { return *(const volatile u8 *)a; }
+
+#ifndef HT_HOSTED
+/* The compiler may call these for assignments and clears of its own. */
+__attribute__((used)) static void *memcpy(void *to, const void *from, unsigned long n)
+{
+	u8 *d = to;
+	const u8 *s = from;
+	for (; n >= 8; d += 8, s += 8, n -= 8)
+		__builtin_memcpy(d, s, 8);
+	for (; n; n--)
+		*d++ = *s++;
+	return to;
+}
+
+__attribute__((used)) static void *memset(void *to, int c, unsigned long n)
+{
+	for (u8 *d = to; n; n--)
+		*d++ = (u8)c;
+	return to;
+}
+#else
+#include <string.h>
+#endif
+
+static int same(const u8 *a, const u8 *b, u64 n)
+{
+	while (n && *a == *b)
+		a++, b++, n--;
+	return n == 0;
+}
+
+/* Takes `count` entries of a window and returns the first, or 0, which no window hands out, when it is full. */
+static u64 take(struct ht_window *w, u64 count)
+{
+	if (LOAD(&w->next) + count > w->entries)
+		return 0;
+	u64 first = __atomic_fetch_add(&w->next, count, __ATOMIC_RELAXED);
+	return first + count <= w->entries ? first : 0;
+}
+
+/* Takes n zeroed bytes, 64-byte aligned. Returns their offset from the tables, or 0. */
+static u64 take_bytes(u64 n)
+{
+	u64 first = take(&T->arena, (n + 63) & ~63ull);
+	return first ? T->arena.offset + first : 0;
+}
+
+#if defined(__x86_64__)
+#include "cpu_amd64.h"
+#elif defined(__aarch64__)
+#include "cpu_arm64.h"
+#else
+#error "no such CPU"
+#endif
+
+#endif

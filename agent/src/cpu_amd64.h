@@ -1,0 +1,35 @@
+/* cpu_amd64.h: thread pointer and system calls on x86-64. */
+
+/* The TCB begins with its own address on glibc and musl (ELF TLS ABI, variant II). */
+INLINE u64 thread_pointer(void)
+{
+	u64 v;
+	__asm__("mov %%fs:0, %0" : "=r"(v));
+	return v;
+}
+
+INLINE void relax(void) { __asm__ volatile("pause"); }
+
+INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+{
+	s64 result;
+	register u64 r10 __asm__("r10") = d;
+	register u64 r8 __asm__("r8") = e;
+	register u64 r9 __asm__("r9") = f;
+	__asm__ volatile("syscall"
+	                 : "=a"(result)
+	                 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+	                 : "rcx", "r11", "memory");
+	return result;
+}
+
+enum {
+	SYS_mmap = 9,
+	SYS_madvise = 28,
+	SYS_close = 3,
+	SYS_ftruncate = 77,
+	SYS_prctl = 157,
+	SYS_gettid = 186,
+	SYS_tgkill = 234,
+	SYS_memfd_create = 319,
+};

@@ -1,0 +1,34 @@
+/* cpu_arm64.h: thread pointer and system calls on arm64. */
+
+INLINE u64 thread_pointer(void)
+{
+	u64 v;
+	__asm__("mrs %0, tpidr_el0" : "=r"(v));
+	return v;
+}
+
+INLINE void relax(void) { __asm__ volatile("yield"); }
+
+INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+{
+	register s64 x8 __asm__("x8") = nr;
+	register u64 x0 __asm__("x0") = a;
+	register u64 x1 __asm__("x1") = b;
+	register u64 x2 __asm__("x2") = c;
+	register u64 x3 __asm__("x3") = d;
+	register u64 x4 __asm__("x4") = e;
+	register u64 x5 __asm__("x5") = f;
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+	return (s64)x0;
+}
+
+enum {
+	SYS_mmap = 222,
+	SYS_madvise = 233,
+	SYS_close = 57,
+	SYS_ftruncate = 46,
+	SYS_prctl = 167,
+	SYS_gettid = 178,
+	SYS_tgkill = 131,
+	SYS_memfd_create = 279,
+};

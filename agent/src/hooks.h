@@ -1,0 +1,204 @@
+/*
+ * hooks.h: what stands in the allocators' function pointers.
+ *
+ * Order: a block is taken out of the live map before the real free, since another thread may get its address at once;
+ * it is put in after the real malloc. A realloc takes the old block out before, and puts it back if the call fails.
+ *
+ * Depth: allocators call each other (a large object is a raw block). Only the outermost call is counted; what it calls
+ * finds depth > 0 and passes through.
+ */
+
+INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
+
+/* What one recorded block counts for: 1, or the sampling weight of its size. */
+INLINE u64 weight_of(u64 size) { return CFG->sample_bytes ? sample_weight(size) : 1; }
+
+/* The calling thread has allocated `size` bytes at p. */
+INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
+{
+	if (CFG->sample_bytes) {
+		t->until_sample -= (s64)(size ? size : 1);
+		if (likely(t->until_sample > 0))
+			return;
+		t->until_sample = sample_distance(t);
+	}
+	u32 node = stack_now(t);
+	if (unlikely(!live_set(p, size, node, domain, epoch_now()))) {
+		t->lost++;
+		return;
+	}
+	u64 weight = weight_of(size);
+	node_at(node)->blocks += weight;
+	node_at(node)->bytes += size * weight;
+	t->count[domain].alloc_blocks += weight;
+	t->count[domain].alloc_bytes += size * weight;
+}
+
+/* A block taken out of the live map. */
+struct taken {
+	u64 *word;
+	u64 old;
+	u64 size;
+};
+
+COLD void code_freed(u64 *word, u64 p)
+{
+	__atomic_fetch_and(word, ~(1ull << HT_CODE_BIT), __ATOMIC_RELAXED);
+	code_retire(p);
+}
+
+/* Takes the block at p out of the map, if it is there. */
+INLINE struct taken take_out(struct ht_thread *t, u64 p)
+{
+	struct taken k = {live_find(p), 0, 0};
+	if (likely(k.word)) {
+		k.old = LOAD(k.word);
+		if (unlikely(k.old >> HT_CODE_BIT & 1)) {
+			code_freed(k.word, p);
+			k.old &= ~(1ull << HT_CODE_BIT);
+		}
+	}
+	if (likely((s64)k.old < 0)) { /* HT_LIVE_BIT */
+		STORE(k.word, 0);
+		k.size = word_size(k.old, p);
+		u64 weight = weight_of(k.size);
+		struct ht_count *count = &t->count[k.old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
+		count->freed_blocks += weight;
+		count->freed_bytes += k.size * weight;
+	} else if (!t->depth && !CFG->sample_bytes) {
+		t->unseen_frees++;
+	}
+	return k;
+}
+
+/* The block is still there after all. */
+COLD void put_back(struct ht_thread *t, const struct taken *k)
+{
+	if (!(k->old >> HT_LIVE_BIT)) {
+		t->unseen_frees -= !CFG->sample_bytes;
+		return;
+	}
+	u64 weight = weight_of(k->size);
+	struct ht_count *count = &t->count[k->old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
+	count->freed_blocks -= weight;
+	count->freed_bytes -= k->size * weight;
+	STORE(k->word, k->old);
+}
+
+/* A block in a thread that has no record, or within another allocator: what is known of it must go, no more. */
+COLD void pass_free(struct ht_thread *t, u64 p)
+{
+	if (t) {
+		take_out(t, p);
+		return;
+	}
+	u64 *word = live_find(p);
+	if (!word)
+		return;
+	if (LOAD(word) >> HT_CODE_BIT & 1)
+		code_freed(word, p);
+	if (LOAD(word) >> HT_LIVE_BIT)
+		__atomic_fetch_add(&T->orphan_frees, 1, __ATOMIC_RELAXED);
+	STORE(word, 0);
+}
+
+COLD void pass_malloc(struct ht_thread *t)
+{
+	if (!t)
+		__atomic_fetch_add(&T->lost_threads, 1, __ATOMIC_RELAXED);
+}
+
+typedef void *(*malloc_function)(void *, u64);
+typedef void *(*calloc_function)(void *, u64, u64);
+typedef void *(*realloc_function)(void *, void *, u64);
+typedef void (*free_function)(void *, void *);
+
+#define ORIGINAL(domain, which) ((which##_function)T->original[domain][which##_slot])
+enum { malloc_slot = HT_MALLOC, calloc_slot = HT_CALLOC, realloc_slot = HT_REALLOC, free_slot = HT_FREE };
+
+INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
+{
+	malloc_function original = ORIGINAL(domain, malloc);
+	if (unlikely(!active()))
+		return original(ctx, size);
+	struct ht_thread *t = thread_self();
+	if (unlikely(!t || t->depth)) {
+		pass_malloc(t);
+		return original(ctx, size);
+	}
+	t->depth = 1;
+	void *p = original(ctx, size);
+	if (likely(p))
+		record(t, domain, (u64)p, size);
+	t->depth = 0;
+	return p;
+}
+
+INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
+{
+	calloc_function original = ORIGINAL(domain, calloc);
+	if (unlikely(!active()))
+		return original(ctx, n, size);
+	struct ht_thread *t = thread_self();
+	if (unlikely(!t || t->depth)) {
+		pass_malloc(t);
+		return original(ctx, n, size);
+	}
+	t->depth = 1;
+	void *p = original(ctx, n, size);
+	if (likely(p))
+		record(t, domain, (u64)p, n * size); /* no overflow, or there would be no p */
+	t->depth = 0;
+	return p;
+}
+
+INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
+{
+	realloc_function original = ORIGINAL(domain, realloc);
+	if (unlikely(!active()))
+		return original(ctx, p, size);
+	struct ht_thread *t = thread_self();
+	if (unlikely(!t || t->depth)) {
+		/* Within another allocator the outer call accounts for the block; without a record nobody does. */
+		if (!t && p)
+			pass_free(t, (u64)p);
+		pass_malloc(t);
+		return original(ctx, p, size);
+	}
+	struct taken k = {0, 0, 0};
+	if (p)
+		k = take_out(t, (u64)p);
+	t->depth = 1;
+	void *q = original(ctx, p, size);
+	if (likely(q))
+		record(t, domain, (u64)q, size);
+	else if (p)
+		put_back(t, &k);
+	t->depth = 0;
+	return q;
+}
+
+INLINE void hook_free(u32 domain, void *ctx, void *p)
+{
+	free_function original = ORIGINAL(domain, free);
+	if (likely(active() && p)) {
+		struct ht_thread *t = thread_self();
+		if (likely(t && !t->depth))
+			take_out(t, (u64)p);
+		else
+			pass_free(t, (u64)p);
+	}
+	original(ctx, p);
+}
+
+/* What the tracer puts into a PyMemAllocatorEx: ht_raw_malloc and so on. */
+#define ENTRY __attribute__((visibility("hidden"), used))
+#define HOOKS(name, domain)                                                                                         \
+	ENTRY void *ht_##name##_malloc(void *ctx, u64 size) { return hook_malloc(domain, ctx, size); }              \
+	ENTRY void *ht_##name##_calloc(void *ctx, u64 n, u64 size) { return hook_calloc(domain, ctx, n, size); }    \
+	ENTRY void *ht_##name##_realloc(void *ctx, void *p, u64 size) { return hook_realloc(domain, ctx, p, size); } \
+	ENTRY void ht_##name##_free(void *ctx, void *p) { hook_free(domain, ctx, p); }
+
+HOOKS(raw, HT_RAW)
+HOOKS(mem, HT_MEM)
+HOOKS(obj, HT_OBJ)

@@ -1,0 +1,114 @@
+/*
+ * live.h: the live map, a radix over addresses with one word for each granule.
+ *
+ * A block's word is written by whoever allocated the block and cleared by whoever frees it, before the allocator can
+ * hand the address out again; so plain stores are enough. Only the tree itself grows under compare-and-swap.
+ */
+
+INLINE u64 *leaf_words(u32 leaf) { return (u64 *)at(T->leaves.offset) + ((u64)leaf << HT_LEAF_WORDS_LOG2); }
+
+INLINE u32 *mid_entry(u32 mid, u64 address, u32 granule)
+{
+	u64 i = address >> (granule + HT_LEAF_WORDS_LOG2) & ((1 << HT_MID_ENTRIES_LOG2) - 1);
+	return (u32 *)at(T->mids.offset) + ((u64)mid << HT_MID_ENTRIES_LOG2) + i;
+}
+
+INLINE u32 *root_entry(u64 address, u32 granule)
+{
+	return (u32 *)at(T->root.offset) + (address >> (granule + HT_LEAF_WORDS_LOG2 + HT_MID_ENTRIES_LOG2));
+}
+
+INLINE u64 word_index(u64 address, u32 granule) { return address >> granule & ((1 << HT_LEAF_WORDS_LOG2) - 1); }
+
+/* The word of an address, or 0 where none was ever needed. */
+INLINE u64 *live_find(u64 address)
+{
+	u32 granule = CFG->granule_log2;
+	if (unlikely(address >> HT_ADDRESS_BITS))
+		return 0;
+	u32 mid = LOAD(root_entry(address, granule));
+	if (!mid)
+		return 0;
+	u32 leaf = LOAD(mid_entry(mid, address, granule));
+	return leaf ? leaf_words(leaf) + word_index(address, granule) : 0;
+}
+
+/* Puts `fresh` where an entry of the tree is still 0; returns what stands there afterwards. */
+static u32 grow(u32 *entry, u32 fresh)
+{
+	u32 is = 0;
+	if (__atomic_compare_exchange_n(entry, &is, fresh, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		return fresh;
+	return is;
+}
+
+COLD u64 *live_make(u64 address)
+{
+	u32 granule = CFG->granule_log2;
+	if (address >> HT_ADDRESS_BITS || address & ((1u << granule) - 1))
+		return 0;
+	u32 *entry = root_entry(address, granule);
+	u32 mid = LOAD(entry);
+	if (!mid) {
+		u32 fresh = (u32)take(&T->mids, 1);
+		if (!fresh)
+			return 0;
+		mid = grow(entry, fresh);
+	}
+	entry = mid_entry(mid, address, granule);
+	u32 leaf = LOAD(entry);
+	if (!leaf) {
+		u32 fresh = (u32)take(&T->leaves, 1);
+		if (!fresh)
+			return 0;
+		u64 *base = (u64 *)at(T->bases.offset) + fresh;
+		STORE(base, address >> (granule + HT_LEAF_WORDS_LOG2) << (granule + HT_LEAF_WORDS_LOG2));
+		leaf = grow(entry, fresh);
+		if (leaf != fresh)
+			STORE(base, 0); /* another thread was first: this leaf stays empty */
+	}
+	return leaf_words(leaf) + word_index(address, granule);
+}
+
+/* The word of an address that is about to hold a block, or 0 when the tables are full or the address is odd. */
+INLINE u64 *live_word(u64 address)
+{
+	u32 granule = CFG->granule_log2;
+	if (likely(!(address >> HT_ADDRESS_BITS) && !(address & ((1u << granule) - 1)))) {
+		u32 mid = LOAD(root_entry(address, granule));
+		if (likely(mid)) {
+			u32 leaf = LOAD(mid_entry(mid, address, granule));
+			if (likely(leaf))
+				return leaf_words(leaf) + word_index(address, granule);
+		}
+	}
+	return live_make(address);
+}
+
+INLINE u64 word_size(u64 word, u64 address)
+{
+	u64 size = word >> HT_SIZE_SHIFT & HT_SIZE_BIG;
+	if (likely(size != HT_SIZE_BIG))
+		return size;
+	u64 *next = live_find(address + (1u << CFG->granule_log2));
+	return next ? LOAD(next) : size;
+}
+
+/* Says that a block of `size` bytes now stands at address. Returns 0 when there is no room to say so. */
+INLINE int live_set(u64 address, u64 size, u32 node, u32 domain, u64 epoch)
+{
+	u64 *word = live_word(address);
+	if (unlikely(!word))
+		return 0;
+	u64 short_size = size;
+	if (unlikely(size >= HT_SIZE_BIG)) {
+		u64 *next = live_word(address + (1u << CFG->granule_log2));
+		if (!next)
+			return 0;
+		STORE(next, size & ~(1ull << HT_LIVE_BIT));
+		short_size = HT_SIZE_BIG;
+	}
+	STORE_RELEASE(word, 1ull << HT_LIVE_BIT | (u64)domain << HT_DOMAIN_SHIFT | epoch << HT_EPOCH_SHIFT |
+	                      short_size << HT_SIZE_SHIFT | node);
+	return 1;
+}

@@ -1,0 +1,86 @@
+/*
+ * threads.h: a thread's record, found by its thread pointer.
+ *
+ * Open addressing over a table that never grows. A slot once taken keeps its record for ever; a thread that comes
+ * later may take over the slot of one that has ended, together with its part of the stack trie, so that a program
+ * that makes threads without end does not make the tables grow.
+ */
+
+INLINE struct ht_thread *thread_slots(void) { return (struct ht_thread *)at(T->threads.offset); }
+
+INLINE u64 thread_hash(u64 pointer)
+{
+	/* Fibonacci hashing: thread pointers differ by whole stacks. */
+	return pointer * 0x9e3779b97f4a7c15ull >> 40;
+}
+
+enum { THREAD_PROBES = 64 };
+
+COLD void thread_named(struct ht_thread *t)
+{
+	if (CFG->may_gettid)
+		t->tid = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	if (CFG->may_prctl)
+		system_call(SYS_prctl, 16 /* PR_GET_NAME */, (u64)t->name, 0, 0, 0, 0);
+	t->lives++;
+}
+
+static int thread_ended(const struct ht_thread *t)
+{
+	return CFG->may_tgkill && CFG->may_gettid && t->tid &&
+	       system_call(SYS_tgkill, CFG->pid, t->tid, 0, 0, 0, 0) == -3 /* ESRCH */;
+}
+
+static u32 node_new(struct ht_thread *t);
+
+COLD struct ht_thread *thread_add(u64 pointer)
+{
+	u64 mask = T->threads.entries - 1, h = thread_hash(pointer);
+	struct ht_thread *t = 0;
+	for (u64 i = 0; i < THREAD_PROBES && !t; i++) {
+		struct ht_thread *s = &thread_slots()[(h + i) & mask];
+		u64 is = LOAD(&s->pointer);
+		if (is == pointer)
+			return s;
+		if ((is == 0 || thread_ended(s)) &&
+		    __atomic_compare_exchange_n(&s->pointer, &is, pointer, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			t = s;
+	}
+	if (!t)
+		return 0;
+	t->depth = 1; /* what a signal handler allocates meanwhile is nested */
+	t->tstate = 0;
+	t->frames = 0;
+	thread_named(t);
+	if (!t->root) {
+		__atomic_fetch_add(&T->thread_count, 1, __ATOMIC_RELAXED);
+		t->random = pointer ^ (u64)t * 0xd1342543de82ef95ull;
+		if (CFG->sample_bytes)
+			t->until_sample = sample_distance(t);
+		t->root = node_new(t);
+		if (t->root) {
+			struct ht_node *n = (struct ht_node *)at(T->nodes.offset) + t->root;
+			n->code = HT_CODE_ROOT;
+			n->instr = (s32)(t - thread_slots());
+		}
+	}
+	t->depth = 0;
+	return t;
+}
+
+/* The calling thread's record, or 0 when the table is full. */
+INLINE struct ht_thread *thread_self(void)
+{
+	u64 pointer = thread_pointer(), mask = T->threads.entries - 1, h = thread_hash(pointer);
+	struct ht_thread *t = &thread_slots()[h & mask];
+	if (likely(LOAD(&t->pointer) == pointer))
+		return t;
+	for (u64 i = 1; i < THREAD_PROBES; i++) {
+		t = &thread_slots()[(h + i) & mask];
+		if (LOAD(&t->pointer) == pointer)
+			return t;
+		if (LOAD(&t->pointer) == 0)
+			break;
+	}
+	return thread_add(pointer);
+}

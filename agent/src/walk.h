@@ -1,0 +1,282 @@
+/*
+ * walk.h: the Python stack of the calling thread, as a node of the stack trie.
+ *
+ * A thread keeps its last walk, outermost frame first. The next walk looks where the current frame meets it, then
+ * checks the frames below that point: link, code and instruction of each against what was seen. The check takes the
+ * frames' addresses from the kept walk and only compares them with the links read from the target, so that its loads
+ * do not wait for each other; it never follows an address that the live chain has not confirmed. Only what changed is
+ * looked up in the trie again.
+ */
+
+enum { MEET_WINDOW = 12, MEET_FRESH = 64 };
+
+INLINE struct ht_node *node_at(u32 number) { return (struct ht_node *)at(T->nodes.offset) + number; }
+
+enum { NODE_BATCH = 64 };
+
+/* A fresh node, zeroed, of the calling thread's share; 0 when the table is full. */
+static u32 node_new(struct ht_thread *t)
+{
+	if (t->nodes_next == t->nodes_end) {
+		u64 first = take(&T->nodes, NODE_BATCH);
+		if (!first)
+			return 0;
+		t->nodes_next = first;
+		t->nodes_end = first + NODE_BATCH;
+	}
+	return (u32)t->nodes_next++;
+}
+
+INLINE u32 node_hash(u32 parent, u32 code, s32 instr)
+{
+	u64 h = ((u64)parent << 32 | code) * 0x9e3779b97f4a7c15ull + (u32)instr * 0xd1342543de82ef95ull;
+	return (u32)(h >> 32 ^ h >> 17);
+}
+
+enum { BUCKETS_FIRST = 64 };
+
+COLD int buckets_grow(struct ht_thread *t)
+{
+	u32 fresh_mask = t->buckets ? t->bucket_mask * 4 + 3 : BUCKETS_FIRST - 1;
+	u64 fresh = take_bytes(((u64)fresh_mask + 1) * sizeof(u32));
+	if (!fresh)
+		return 0;
+	u32 *from = (u32 *)at(t->buckets), *to = (u32 *)at(fresh);
+	for (u32 i = 0; t->buckets && i <= t->bucket_mask; i++)
+		for (u32 n = from[i], next; n; n = next) {
+			struct ht_node *node = node_at(n);
+			next = node->next;
+			u32 *head = &to[node_hash(node->parent, node->code, node->instr) & fresh_mask];
+			node->next = *head;
+			*head = n;
+		}
+	t->buckets = fresh;
+	t->bucket_mask = fresh_mask;
+	return 1;
+}
+
+COLD u32 node_add(struct ht_thread *t, u32 parent, u32 code, s32 instr)
+{
+	if (t->node_count >= t->bucket_mask && !buckets_grow(t) && !t->buckets)
+		return parent;
+	u32 n = node_new(t);
+	if (!n)
+		return parent; /* the tables are full: the caller's stack is the best that can be said */
+	struct ht_node *node = node_at(n);
+	u32 *head = (u32 *)at(t->buckets) + (node_hash(parent, code, instr) & t->bucket_mask);
+	node->parent = parent;
+	node->code = code;
+	node->instr = instr;
+	node->next = *head;
+	*head = n;
+	t->node_count++;
+	return n;
+}
+
+INLINE u32 node_child(struct ht_thread *t, u32 parent, u32 code, s32 instr)
+{
+	if (likely(t->buckets)) {
+		u32 n = ((u32 *)at(t->buckets))[node_hash(parent, code, instr) & t->bucket_mask];
+		for (; n; n = node_at(n)->next) {
+			struct ht_node *node = node_at(n);
+			if (node->instr == instr && node->parent == parent && node->code == code)
+				return n;
+		}
+	}
+	return node_add(t, parent, code, instr);
+}
+
+INLINE u64 frame_code(u64 frame) { return peek64(frame + CFG->frame_code) & CFG->code_mask; }
+INLINE u64 frame_instr(u64 frame) { return peek64(frame + CFG->frame_instr) & CFG->instr_mask; }
+INLINE u64 frame_previous(u64 frame) { return peek64(frame + CFG->frame_previous); }
+
+/* Is this a frame of Python code, and not a shim of the interpreter's own? */
+INLINE int frame_is_python(u64 frame, u64 code, u8 *owner)
+{
+	*owner = 0;
+	if (CFG->frame_owner >= 0) {
+		*owner = peek8(frame + (u32)CFG->frame_owner);
+		if (*owner >= CFG->owner_skip)
+			return 0;
+	}
+	return code && peek64(code + CFG->object_type) == CFG->code_type;
+}
+
+/*
+ * Fills in the node of c[i], whose frame, code and instr are set, and whose caller's node is right. Its code number is
+ * either right or HT_CODE_NONE.
+ */
+INLINE void frame_intern(struct ht_thread *t, struct ht_frame *c, u64 i)
+{
+	struct ht_frame *f = &c[i];
+	u32 parent = i ? c[i - 1].node : t->root;
+	u8 owner;
+	f->node = parent;
+	if (!frame_is_python(f->frame, f->code, &owner)) {
+		f->code_number = HT_CODE_NONE;
+		return;
+	}
+	if (f->code_number < HT_CODE_FIRST)
+		f->code_number = code_number(f->code);
+	s32 instr = (s32)f->instr;
+	if (CFG->instr_kind == HT_INSTR_POINTER) {
+		instr = (s32)(f->instr - f->code - CFG->code_bytes);
+		if (CFG->code_first_traceable >= 0 && owner != CFG->owner_generator &&
+		    f->code_number >= HT_CODE_FIRST && instr < code_record(f->code_number)->first_traceable)
+			return; /* not complete yet: the interpreter hides it too */
+	}
+	f->node = node_child(t, parent, f->code_number, instr);
+}
+
+/* The whole chain from `frame` on into the workspace, then against the last walk from the root. */
+NOINLINE u32 walk_all(struct ht_thread *t, struct ht_frame *c, u64 frame)
+{
+	u64 capacity = T->frame_capacity, n = 0;
+	struct ht_frame *w = c + capacity;
+	for (; frame && n < capacity; frame = frame_previous(frame), n++) {
+		w[n].frame = frame;
+		w[n].code = frame_code(frame);
+		w[n].instr = frame_instr(frame);
+	}
+	int cut = frame != 0;
+	u64 kept = cut ? 0 : t->frames, i = 0;
+	if (kept > n)
+		kept = n;
+	while (i < kept && c[i].frame == w[n - 1 - i].frame && c[i].code == w[n - 1 - i].code &&
+	       c[i].instr == w[n - 1 - i].instr)
+		i++;
+	if (cut && n) {
+		/* Deeper than can be kept: its outermost frames are one node. */
+		c[0] = w[n - 1];
+		c[0].code_number = HT_CODE_CUT;
+		c[0].node = node_child(t, t->root, HT_CODE_CUT, 0);
+		i = 1;
+	}
+	for (; i < n; i++) {
+		u32 number = i < kept && c[i].code == w[n - 1 - i].code ? c[i].code_number : HT_CODE_NONE;
+		c[i] = w[n - 1 - i];
+		c[i].code_number = number;
+		frame_intern(t, c, i);
+	}
+	t->frames = cut ? 0 : (u32)n; /* a cut walk cannot be compared from the root */
+	return n ? c[n - 1].node : t->root;
+}
+
+/* After code objects were freed, what the last walk says of their addresses may be wrong. */
+COLD void walk_forget(struct ht_thread *t, u32 generation)
+{
+	t->frames = 0;
+	t->code_generation = generation;
+	if (LOAD(&T->code_flush) && code_lock()) {
+		slots_reserve();
+		code_unlock();
+	}
+}
+
+/* The node of the thread's stack with `frame` as its innermost frame. */
+INLINE u32 walk(struct ht_thread *t, u64 frame)
+{
+	struct ht_frame *c = (struct ht_frame *)at(T->frames.offset) + (u64)(t - thread_slots()) * 2 * T->frame_capacity;
+	u32 generation = LOAD(&T->code_generation);
+	if (unlikely(generation != t->code_generation))
+		walk_forget(t, generation);
+	u64 n = t->frames;
+	if (unlikely(!n || !frame))
+		return walk_all(t, c, frame);
+
+	/* Where does the current chain meet the last walk? New frames wait in the workspace, innermost first. */
+	struct ht_frame *fresh = c + T->frame_capacity;
+	u64 m = 0, i = n - 1, f = frame;
+	for (;;) {
+		u64 window = i + 1 < MEET_WINDOW ? i + 1 : MEET_WINDOW, k = 0;
+		while (k < window && c[i - k].frame != f)
+			k++;
+		if (k < window) {
+			i -= k;
+			break;
+		}
+		if (!f || m == MEET_FRESH)
+			return walk_all(t, c, frame);
+		fresh[m++].frame = f;
+		f = frame_previous(f);
+	}
+
+	/* c[i] is on the live chain. Check it and what is below it. */
+	u64 changed = i + 1; /* the outermost frame whose node must be looked up again */
+	for (u64 k = i;; k--) {
+		u64 p = c[k].frame;
+		FORGET(p);
+		u64 code = frame_code(p), instr = frame_instr(p);
+		if (unlikely(code != c[k].code || instr != c[k].instr)) {
+			if (code != c[k].code)
+				c[k].code_number = HT_CODE_NONE;
+			c[k].code = code;
+			c[k].instr = instr;
+			changed = k;
+		}
+		u64 previous = frame_previous(p);
+		if (k == 0) {
+			if (unlikely(previous))
+				return walk_all(t, c, frame);
+			break;
+		}
+		if (unlikely(previous != c[k - 1].frame))
+			return walk_all(t, c, frame);
+	}
+	if (unlikely(i + 1 + m > T->frame_capacity))
+		return walk_all(t, c, frame);
+	t->frames = (u32)(i + 1);
+	for (u64 k = changed; k <= i; k++)
+		frame_intern(t, c, k);
+	while (m) {
+		struct ht_frame *to = &c[++i];
+		u64 p = fresh[--m].frame;
+		u64 code = frame_code(p);
+		if (i >= n || to->code != code)
+			to->code_number = HT_CODE_NONE;
+		to->frame = p;
+		to->code = code;
+		to->instr = frame_instr(p);
+		frame_intern(t, c, i);
+	}
+	t->frames = (u32)(i + 1);
+	return c[i].node;
+}
+
+INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
+
+/* The thread state that belongs to the calling thread, or 0. */
+INLINE u64 own_tstate(void)
+{
+	u64 ts = call0(CFG->current_tstate);
+	if (CFG->check_thread) {
+		if (ts && peek64(ts + CFG->tstate_thread_id) == thread_pointer())
+			return ts;
+	} else if (likely(ts)) {
+		return ts;
+	}
+	return call0(CFG->this_tstate);
+}
+
+INLINE u64 current_frame(u64 ts)
+{
+	u64 f = peek64(ts + CFG->tstate_frame);
+	return CFG->cframe_frame < 0 ? f : f ? peek64(f + (u32)CFG->cframe_frame) : 0;
+}
+
+/* The calling thread's stack. */
+INLINE u32 stack_now(struct ht_thread *t)
+{
+	u64 ts = own_tstate();
+	if (unlikely(!ts))
+		return t->root;
+	u64 id = CFG->tstate_id >= 0 ? peek64(ts + (u32)CFG->tstate_id) : 0;
+	if (unlikely(ts != t->tstate || id != t->tstate_id)) {
+		t->frames = 0;
+		if (t->tstate)
+			thread_named(t); /* perhaps a new thread at an old one's address */
+		t->tstate = ts;
+		t->tstate_id = id;
+	}
+	return walk(t, current_frame(ts));
+}

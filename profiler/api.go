@@ -1,0 +1,137 @@
+// Package profiler is where the two halves of heaptap meet: the engine, which knows processes, and the heap model, which
+// does not. It attaches to a running CPython, tracks its allocations, and gives snapshots.
+//
+// It keeps no state of its own: everything lives in the tables inside the target, so that each call may come from a new
+// process. Calls for different targets may run at the same time; calls for one target exclude each other by a lock in
+// its tables.
+package profiler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/heaptap/heaptap/heap"
+)
+
+// Domain is a class of allocations that is hooked and counted by itself.
+type Domain uint8
+
+// CPython's allocator domains (Doc/c-api/memory.rst).
+const (
+	Raw Domain = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
+	Mem               // PyMem_Malloc and family: buffers
+	Obj               // PyObject_Malloc and family: objects
+	NumDomains
+)
+
+// String is the domain's name in filters, labels and reports.
+func (d Domain) String() string {
+	switch d {
+	case Raw:
+		return "raw"
+	case Mem:
+		return "mem"
+	case Obj:
+		return "obj"
+	}
+	return fmt.Sprintf("domain(%d)", uint8(d))
+}
+
+// AttachOptions say what to track. The zero value tracks every block of every domain, exactly.
+type AttachOptions struct {
+	SampleBytes uint64   // mean distance between samples, bytes; 0 tracks every block
+	Domains     []Domain // empty: all
+}
+
+// Attachment tells what an attach did.
+type Attachment struct {
+	Python  Python
+	Hooked  []Domain      // domains whose allocators now pass through the agent
+	Pause   time.Duration // how long the borrowed thread was held
+	Tid     int           // the borrowed thread
+	Took    time.Duration // the whole attach
+	Notes   []string      // what a user should know: what is not seen and why
+	Already bool          // tracking was on before; nothing was changed
+}
+
+// Python describes an interpreter in a process.
+type Python struct {
+	Version      string // "3.11.2"
+	Flavour      string // "static", "shared" or "embedded"
+	Debug        bool
+	FreeThreaded bool
+	Path         string // of the module that holds the interpreter, in the target's file system
+}
+
+// Totals counts blocks and bytes of one domain since tracking began. Frees count only blocks that were seen.
+type Totals struct {
+	Domain                  Domain
+	LiveBlocks, LiveBytes   uint64
+	AllocBlocks, AllocBytes uint64
+	FreedBlocks, FreedBytes uint64
+}
+
+// State is the condition of tracking in a process.
+type State string
+
+// The states that [ReadStatus] can find.
+const (
+	Tracking   State = "tracking"     // hooks in place, every allocation goes through the agent
+	Displaced  State = "displaced"    // tracking, but some hooks were taken out by somebody else
+	Incomplete State = "incomplete"   // an attach or detach was cut short: detach or repair
+	Passive    State = "pass-through" // detached, but the agent stays mapped since something still points into it
+	Forked     State = "forked"       // child of a tracked process: hooks inherited, nothing recorded
+)
+
+// Status is what [ReadStatus] finds.
+type Status struct {
+	Pid           int
+	State         State
+	Python        Python
+	Since         time.Time // when tracking began
+	SampleBytes   uint64
+	Totals        []Totals // one for each tracked domain
+	UnseenFrees   uint64   // blocks freed that tracking never saw allocated (mostly: from before the attach)
+	Stacks        uint64   // distinct stacks interned (trie nodes)
+	CodeObjects   uint64
+	Threads       uint64   // that have allocated
+	AgentText     uint64   // bytes of code mapped
+	AgentTables   uint64   // bytes of tables in memory (not reserved)
+	AgentReserved uint64   // bytes of address space
+	Lost          uint64   // allocations not recorded since a table was full
+	NotSeen       []string // what is not seen and why, a sentence each
+}
+
+// DumpOptions say how to take a snapshot.
+type DumpOptions struct {
+	NoPause bool // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
+}
+
+// Dump is a snapshot and what it cost.
+type Dump struct {
+	Snapshot *heap.Snapshot
+	Pause    time.Duration // how long the target stood still; 0 with NoPause
+	Took     time.Duration
+	Blocks   uint64 // live blocks read
+	Notes    []string
+}
+
+// Detachment tells what a detach or repair did.
+type Detachment struct {
+	Restored int           // hooked words put back
+	Foreign  []string      // hooked words that hold somebody else's value and were left alone, a sentence each
+	Unmapped bool          // the agent is gone from the target
+	Why      string        // where not unmapped: why it stays, as a pass-through
+	Pause    time.Duration // longest that a thread was held
+}
+
+// Candidate is a Python process as [List] finds it.
+type Candidate struct {
+	Pid     int
+	Python  Python
+	RSS     uint64 // bytes
+	User    string
+	Tracked State // "" when not
+	Command string
+	Problem string // why it cannot be told or attached to, "" when it can
+}
