@@ -1,0 +1,105 @@
+// Package ptrace seizes threads of other processes, stops them, reads and writes their registers, and lets them go as
+// if nothing had been. It is the only package that makes ptrace calls.
+//
+// The kernel ties a traced thread to the one OS thread that seized it. A [Tracer] owns such an OS thread; everything
+// about its [Thread] values happens in functions given to [Tracer.Do], which run there. A Thread is not for concurrent
+// use.
+//
+// What is never done here, because a tracer killed at the wrong instant would leave the target broken: no attach by
+// SIGSTOP, no kill on exit, no single-step, no breakpoint, no wait that consumes a stop (a consumed signal stop dies
+// with its tracer; the kernel keeps an observed one).
+package ptrace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors on which callers branch. They come wrapped, with the thread.
+var (
+	ErrGone        = errors.New("thread has ended")
+	ErrDeadline    = errors.New("thread did not stop in time")
+	ErrWrongThread = errors.New("not on the tracer's OS thread")
+	ErrClosed      = errors.New("tracer is closed")
+)
+
+// Tracer owns one OS thread. When that thread ends, by [Tracer.Close] or with the process, the kernel detaches all
+// that it traced.
+type Tracer struct {
+	tid   int // of the OS thread
+	calls chan func()
+	gone  chan struct{} // closed when the goroutine ends
+	once  sync.Once
+}
+
+// Start starts a tracer.
+func Start() *Tracer {
+	t := &Tracer{calls: make(chan func()), gone: make(chan struct{})}
+	ready := make(chan struct{})
+	go t.serve(ready)
+	<-ready
+	return t
+}
+
+// serve runs the calls on one OS thread, which ends with it, since it is never unlocked. The process's first thread
+// does not end so (the runtime parks it), so it hands over to another while it holds on to itself.
+func (t *Tracer) serve(ready chan<- struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() {
+		taken := make(chan struct{})
+		go t.serve(taken)
+		<-taken
+		runtime.UnlockOSThread()
+		close(ready)
+		return
+	}
+	defer close(t.gone)
+	t.tid = unix.Gettid()
+	close(ready)
+	for call := range t.calls {
+		call()
+	}
+}
+
+// Tid is the thread id of the tracer's OS thread, which is what a target's TracerPid shows to be its process.
+func (t *Tracer) Tid() int { return t.tid }
+
+// Do runs fn on the tracer's OS thread and returns what it returns.
+func (t *Tracer) Do(fn func() error) error {
+	var err error
+	done := make(chan struct{})
+	call := func() {
+		defer close(done)
+		err = errors.New("function ended the tracer's goroutine")
+		err = fn()
+	}
+	select {
+	case t.calls <- call:
+	case <-t.gone:
+		return ErrClosed
+	}
+	<-done
+	return err
+}
+
+// Close ends the OS thread and returns when the kernel has detached what it still traced: at once from threads that
+// run, and from threads in the middle of borrowed code, which then finish it alone. Not to be called inside Do.
+func (t *Tracer) Close() error {
+	t.once.Do(func() { close(t.calls) })
+	<-t.gone
+	// The kernel detaches in exit(2), before the thread id is free.
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		if err := unix.Tgkill(os.Getpid(), t.tid, 0); err == unix.ESRCH {
+			return nil
+		}
+		pause := unix.NsecToTimespec(int64(20 * time.Microsecond))
+		unix.Nanosleep(&pause, nil)
+	}
+	return fmt.Errorf("tracer thread %d: still there a second after its end", t.tid)
+}

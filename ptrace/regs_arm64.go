@@ -1,0 +1,42 @@
+package ptrace
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// Regs is the kernel's struct user_pt_regs of arm64. Injection is not supported there yet (package call refuses), so
+// this has only what stopping and reading threads needs.
+type Regs struct {
+	X      [31]uint64
+	Sp, Pc uint64
+	Pstate uint64
+}
+
+const (
+	ntXState      = unix.NT_PRFPREG
+	ntShadowStack = unix.NT_ARM_GCS
+)
+
+// PC and SP are the program counter and the stack pointer.
+func (r *Regs) PC() mem.Addr { return mem.Addr(r.Pc) }
+func (r *Regs) SP() mem.Addr { return mem.Addr(r.Sp) }
+
+// SetPC sets the program counter.
+func (r *Regs) SetPC(a mem.Addr) { r.Pc = uint64(a) }
+
+// InSyscall is not known from the registers alone on arm64.
+func (r *Regs) InSyscall() bool { return false }
+
+// Syscall is the register that holds a system call's number.
+func (r *Regs) Syscall() uint64 { return r.X[8] }
+
+// Result is the register that holds a system call's result.
+func (r *Regs) Result() int64 { return int64(r.X[0]) }
+
+// Cloak does nothing on arm64.
+func (r *Regs) Cloak() bool { return false }
+
+// Rewind does nothing on arm64.
+func (r *Regs) Rewind() {}

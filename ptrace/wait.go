@@ -1,0 +1,173 @@
+package ptrace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// StopKind is why a thread is stopped.
+type StopKind uint8
+
+// The kinds of stop.
+const (
+	Event   StopKind = iota + 1 // what Interrupt asked for, or a job's stop; also where a new thread begins
+	Syscall                     // entry to or exit from a system call
+	Signal                      // about to take Stop.Signal, which is only delivered by resuming with it
+	Clone                       // has created the thread that EventMessage names
+	Exited                      // ended; Stop.Code is the status
+	Unasked                     // an event that was not asked for; resume
+)
+
+// Stop is what Wait saw. It has not been consumed: the kernel keeps it until the thread is resumed.
+type Stop struct {
+	Kind   StopKind
+	Signal syscall.Signal // of a Signal stop, or the job's stop signal of an Event (SIGTRAP for none)
+	Code   int
+}
+
+// String says what happened, for errors.
+func (s Stop) String() string {
+	switch s.Kind {
+	case Event:
+		return fmt.Sprintf("event stop (%v)", s.Signal)
+	case Syscall:
+		return "system call stop"
+	case Signal:
+		return fmt.Sprintf("signal stop (%v)", s.Signal)
+	case Clone:
+		return "clone event"
+	case Exited:
+		return "exit"
+	}
+	return fmt.Sprintf("event %#x", s.Code)
+}
+
+// waitInfo is the part of siginfo_t that waitid fills.
+type waitInfo struct {
+	signo, errno, code, _ int32
+	pid, uid, status      int32
+	_                     [100]byte
+}
+
+const (
+	cldExited = 1
+	cldKilled = 2
+	cldDumped = 3
+	pWaitPid  = 1 // P_PID
+)
+
+// Wait waits until the thread stops or ends. When ctx ends first it gives up with an error that wraps [ErrDeadline] and
+// the context's; the thread then still runs, and stays seized. A thread that had ended is an Exited stop and is no
+// longer traced.
+//
+// It first asks again and again, since most stops come within microseconds, then sleeps between the questions for an
+// eighth of the time passed: no timer and no signal handler has to wake it, at most an eighth of the wait is lost, and
+// a thread of any state cannot hold it.
+func (t *Thread) Wait(ctx context.Context) (Stop, error) {
+	for range spins {
+		s, err := t.poll()
+		if err != nil || s.Kind != 0 {
+			return s, t.fail("wait for", err)
+		}
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	for began := time.Now(); ; {
+		s, err := t.poll()
+		if err != nil || s.Kind != 0 {
+			return s, t.fail("wait for", err)
+		}
+		if ctx.Err() != nil {
+			return Stop{}, t.fail("wait for", fmt.Errorf("%w: %w", ErrDeadline, ctx.Err()))
+		}
+		nap := unix.NsecToTimespec(int64(min(max(time.Since(began)/8, 10*time.Microsecond), 2*time.Millisecond)))
+		unix.Nanosleep(&nap, nil)
+	}
+}
+
+// spins is how often Wait asks before it sleeps, about 200 microseconds in all.
+const spins = 300
+
+// poll asks once. A zero Stop means that the thread runs.
+func (t *Thread) poll() (Stop, error) {
+	t.info = waitInfo{}
+	options := uintptr(unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WNOHANG | unix.WALL)
+	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid),
+		uintptr(unsafe.Pointer(&t.info)), options, 0, 0)
+	switch {
+	case errno == unix.EINTR:
+		return Stop{}, nil
+	case errno == unix.ECHILD && unix.Gettid() != t.tracer.tid:
+		return Stop{}, ErrWrongThread
+	case errno == unix.ECHILD:
+		return Stop{}, ErrGone
+	case errno != 0:
+		return Stop{}, errno
+	case t.info.pid == 0:
+		return Stop{}, nil
+	}
+	return t.classify(), nil
+}
+
+func (t *Thread) classify() Stop {
+	status := int(t.info.status)
+	switch t.info.code {
+	case cldExited, cldKilled, cldDumped:
+		t.reap()
+		return Stop{Kind: Exited, Code: status}
+	}
+	sig := syscall.Signal(status & 0xff)
+	switch event := status >> 8; {
+	case event == unix.PTRACE_EVENT_STOP:
+		return Stop{Kind: Event, Signal: sig, Code: status}
+	case event == unix.PTRACE_EVENT_CLONE:
+		return Stop{Kind: Clone, Signal: sig, Code: status}
+	case event != 0:
+		return Stop{Kind: Unasked, Signal: sig, Code: status}
+	case sig == unix.SIGTRAP|0x80:
+		return Stop{Kind: Syscall, Code: status}
+	}
+	return Stop{Kind: Signal, Signal: sig, Code: status}
+}
+
+// reap takes the status of a thread that has ended, so that its zombie goes (or goes to its real parent).
+func (t *Thread) reap() {
+	options := uintptr(unix.WEXITED | unix.WNOHANG | unix.WALL)
+	unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid), 0, options, 0, 0)
+}
+
+// Stop interrupts a running thread and waits until it is stopped. Signals that are delivered first are let through: the
+// thread is then stopped where its handler begins.
+func (t *Thread) Stop(ctx context.Context) (Stop, error) {
+	if err := t.Interrupt(); err != nil {
+		return Stop{}, err
+	}
+	return t.Settle(ctx)
+}
+
+// Settle waits for the Event stop that [Thread.Interrupt] has asked for, or that a new thread begins with.
+func (t *Thread) Settle(ctx context.Context) (Stop, error) {
+	for {
+		s, err := t.Wait(ctx)
+		if err != nil {
+			return s, err
+		}
+		var sig syscall.Signal
+		switch s.Kind {
+		case Event, Clone:
+			return s, nil
+		case Exited:
+			return s, t.fail("stop", ErrGone)
+		case Signal:
+			sig = s.Signal
+		}
+		if err := t.Resume(false, sig); err != nil && !errors.Is(err, ErrGone) {
+			return s, err
+		}
+	}
+}
