@@ -2,51 +2,113 @@ package heap
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"strings"
-
-	"github.com/google/pprof/profile"
 )
 
-// Names in the file. Keys of labels and names of sample types are what Go's heap profile and the tools that read it use.
-const (
-	labelType   = "type"
-	labelDomain = "domain"
-	labelThread = "thread"
-	labelAge    = "age"
-	unitAge     = "seconds"
+// The file form of a snapshot is profile.proto of github.com/google/pprof, gzipped. heaptap has its own encoder
+// (write.go) and decoder (read.go) of that format, since a profile.Profile spells out each record's stack as pointers
+// and its labels as maps: 200,000 records of 30 frames took 0.58 s and 640 MB of garbage to encode and 0.24 s and
+// 440 MB to decode, and a deep recursion takes many times that. Here a stack never exists but in the trie. The tests
+// hold both against the profile package.
 
-	// noStack is the function that stands in the file for an absent stack: pprof's tools ignore samples without one.
+// Field numbers of profile.proto's messages that heaptap writes and reads.
+const (
+	profileSampleType    = 1
+	profileSample        = 2
+	profileMapping       = 3
+	profileLocation      = 4
+	profileFunction      = 5
+	profileString        = 6
+	profileTimeNanos     = 9
+	profileDurationNanos = 10
+	profilePeriodType    = 11
+	profilePeriod        = 12
+	profileComment       = 13
+	profileDefaultType   = 14
+
+	valueTypeType = 1
+	valueTypeUnit = 2
+
+	sampleLocation = 1
+	sampleValue    = 2
+	sampleLabel    = 3
+
+	labelKey  = 1
+	labelStr  = 2
+	labelNum  = 3
+	labelUnit = 4
+
+	mappingID             = 1
+	mappingFile           = 5
+	mappingHasFunctions   = 7
+	mappingHasFilenames   = 8
+	mappingHasLineNumbers = 9
+
+	locationID      = 1
+	locationMapping = 2
+	locationAddress = 3
+	locationLine    = 4
+
+	lineFunction = 1
+	lineLine     = 2
+
+	functionID        = 1
+	functionName      = 2
+	functionFile      = 4
+	functionStartLine = 5
+)
+
+// Wire types of protocol buffers.
+const (
+	wireVarint = 0
+	wire64     = 1
+	wireBytes  = 2
+	wire32     = 5
+)
+
+// Names in the file. Keys of labels and names of sample types are those of Go's heap profile and of the tools around it.
+const (
+	keyType    = "type"
+	keyDomain  = "domain"
+	keyThread  = "thread"
+	keyAge     = "age"
+	unitAge    = "seconds"
+	unitBytes  = "bytes"
+	unitCount  = "count"
+	periodType = "space"
+
+	// noStack is the function that stands in the file for an absent stack: pprof leaves samples without any location
+	// out of its reports.
 	noStack = "[no Python stack]"
+
+	// mappingName is the file of the one mapping. It exists so that pprof sees that there is nothing to symbolise.
+	mappingName = "python"
+
+	// exactPeriod is the period of a profile in which every byte was sampled, as in a Go program with MemProfileRate 1.
+	exactPeriod = 1
+
+	// commentSeparator stands between key and value of an Info in its comment; foreignComment is the key of comments
+	// that are not of this form.
+	commentSeparator = ": "
+	foreignComment   = "comment"
 )
 
 var metricNames = [NumMetrics]struct{ name, unit string }{
-	InuseBytes:  {"inuse_space", "bytes"},
-	InuseBlocks: {"inuse_objects", "count"},
-	AllocBytes:  {"alloc_space", "bytes"},
-	AllocBlocks: {"alloc_objects", "count"},
-	PeakBytes:   {"peak_space", "bytes"},
-	PeakBlocks:  {"peak_objects", "count"},
+	InuseBytes:  {"inuse_space", unitBytes},
+	InuseBlocks: {"inuse_objects", unitCount},
+	AllocBytes:  {"alloc_space", unitBytes},
+	AllocBlocks: {"alloc_objects", unitCount},
+	PeakBytes:   {"peak_space", unitBytes},
+	PeakBlocks:  {"peak_objects", unitCount},
 }
 
-// commentSeparator stands between key and value in a comment of the file.
-const commentSeparator = ": "
+// columnOrder is the order of sample types in the file: that of Go's heap profile, in which tools that know no default
+// type find what is in use last.
+var columnOrder = [NumMetrics]Metric{PeakBlocks, PeakBytes, AllocBlocks, AllocBytes, InuseBlocks, InuseBytes}
 
 func (kv KeyValue) check() error {
 	if kv.Key == "" || strings.Contains(kv.Key, commentSeparator) || strings.Contains(kv.Key, "\n") {
-		return errors.New("a key is not empty and has no newline and no \": \"")
+		return errors.New("a key is not empty and has neither a newline nor \": \"")
 	}
 	return nil
-}
-
-// Write writes the snapshot as a gzipped pprof profile in the shape of Go's heap profile.
-func (s *Snapshot) Write(w io.Writer) error {
-	return errors.New("write snapshot: not built yet")
-}
-
-// Read reads a snapshot.
-func Read(r io.Reader) (*Snapshot, error) {
-	_ = profile.Profile{}
-	return nil, fmt.Errorf("read snapshot: not built yet")
 }

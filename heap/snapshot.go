@@ -153,6 +153,11 @@ func (s *Snapshot) Check() error {
 	if len(s.Strings) > 0 && s.Strings[0] != "" {
 		return errors.New("check snapshot: the first string is not empty")
 	}
+	for i, f := range s.Frames {
+		if f.Line < 0 || f.FirstLine < 0 {
+			return fmt.Errorf("check snapshot: frame %d: line %d in a function from line %d", i, f.Line, f.FirstLine)
+		}
+	}
 	for i, n := range s.Stacks {
 		if n.Parent < None || int(n.Parent) >= i {
 			return fmt.Errorf("check snapshot: stack %d: parent %d is not before it", i, n.Parent)
