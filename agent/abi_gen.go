@@ -30,7 +30,7 @@ const (
 	InstrPointer    = 0x1
 	LeafWordsLog2   = 0x9
 	LedgerAllocator = 0x1
-	LedgerEntries   = 0x64
+	LedgerEntries   = 0x63
 	LedgerFree      = 0x0
 	LiveBit         = 0x3f
 	Magic           = 0x7061747061656821
@@ -221,6 +221,7 @@ type Tables struct {
 	Config         Config
 	Pad1           [6]uint64
 	Threads        Window
+	Slots          Window
 	Frames         Window
 	Nodes          Window
 	Codes          Window
@@ -230,8 +231,7 @@ type Tables struct {
 	Bases          Window
 	Leaves         Window
 	FrameCapacity  uint64
-	ThreadCount    uint64
-	Pad2           [2]uint64
+	Pad2           [3]uint64
 	CodeLock       uint32
 	CodeGeneration uint32
 	CodeSlots      uint64
@@ -243,7 +243,7 @@ type Tables struct {
 	LostThreads    uint64
 	OrphanFrees    uint64
 	Python         Python
-	Ledger         [100]Ledger
+	Ledger         [99]Ledger
 }
 
 var _ [4096]byte = [unsafe.Sizeof(Tables{})]byte{}

@@ -28,6 +28,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	threads := floorPow2(share(256<<10, 1<<8, 1<<13))
 	h.FrameCapacity = share(8<<20, 1<<8, 1<<12)
 	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
+	place(&h.Slots, threads, 4, 0)
 	place(&h.Frames, threads, 2*h.FrameCapacity*uint64(unsafe.Sizeof(Frame{})), 0)
 	place(&h.Nodes, share(16, 1<<20, 1<<30)/uint64(unsafe.Sizeof(Node{})), uint64(unsafe.Sizeof(Node{})), nodeBatch)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)

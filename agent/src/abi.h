@@ -246,7 +246,7 @@ struct ht_ledger {
 };
 HT_ASSERT_SIZE(struct ht_ledger, 32);
 enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR };
-enum { HT_LEDGER_ENTRIES = 100 };
+enum { HT_LEDGER_ENTRIES = 99 };
 
 /* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
 struct ht_window {
@@ -275,6 +275,7 @@ struct ht_tables {
 	u64 pad1[6];
 
 	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
+	struct ht_window slots;   /* u32[entries]: numbers of the threads in use, in order of coming, plus 1; next counts */
 	struct ht_window frames;  /* two ht_frame[frame_capacity] for each thread: last walk and workspace */
 	struct ht_window nodes;   /* ht_node[entries] */
 	struct ht_window codes;   /* ht_code[entries] */
@@ -284,8 +285,7 @@ struct ht_tables {
 	struct ht_window bases;   /* u64[entries]: the address that each leaf begins at */
 	struct ht_window leaves;  /* u64[1 << HT_LEAF_WORDS_LOG2] each */
 	u64 frame_capacity;
-	u64 thread_count; /* records in use, atomic */
-	u64 pad2[2];
+	u64 pad2[3];
 
 	/* The code table: written under the lock, read without. */
 	u32 code_lock;

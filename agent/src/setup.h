@@ -27,16 +27,7 @@ ENTRY s64 ht_setup(u64 size, u64 memfd)
 	u64 flag = (u64)&ht_flag, tables = (u64)T, scratch = flag - HT_FLAG_OFFSET + HT_SCRATCH_OFFSET;
 	s64 r;
 
-	r = system_call(SYS_mmap, flag, 4096, PROT_RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1ull, 0);
-	if (r < 0)
-		return r * 256 - 1;
-	r = system_call(SYS_madvise, flag, 4096, MADV_WIPEONFORK, 0, 0, 0);
-	if (r < 0)
-		return r * 256 - 2;
-	r = system_call(SYS_mmap, scratch, HT_SCRATCH_SIZE, PROT_RW,
-	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1ull, 0);
-	if (r < 0)
-		return r * 256 - 3;
+	/* The tables first: by their name a later heaptap finds what was left half done. */
 	s64 fd = -1;
 	u64 flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
 	if (memfd) {
@@ -44,11 +35,11 @@ ENTRY s64 ht_setup(u64 size, u64 memfd)
 		if (fd == -22 /* EINVAL: Linux before 6.3 */)
 			fd = system_call(SYS_memfd_create, (u64)name, MFD_CLOEXEC, 0, 0, 0, 0);
 		if (fd < 0)
-			return fd * 256 - 4;
+			return fd * 256 - 1;
 		r = system_call(SYS_ftruncate, (u64)fd, size, 0, 0, 0, 0);
 		if (r < 0) {
 			system_call(SYS_close, (u64)fd, 0, 0, 0, 0, 0);
-			return r * 256 - 5;
+			return r * 256 - 2;
 		}
 	} else {
 		flags |= MAP_ANONYMOUS;
@@ -56,6 +47,16 @@ ENTRY s64 ht_setup(u64 size, u64 memfd)
 	r = system_call(SYS_mmap, tables, size, PROT_RW, flags, (u64)fd, 0);
 	if (memfd)
 		system_call(SYS_close, (u64)fd, 0, 0, 0, 0, 0);
+	if (r < 0)
+		return r * 256 - 3;
+	r = system_call(SYS_mmap, flag, 4096, PROT_RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1ull, 0);
+	if (r < 0)
+		return r * 256 - 4;
+	r = system_call(SYS_madvise, flag, 4096, MADV_WIPEONFORK, 0, 0, 0);
+	if (r < 0)
+		return r * 256 - 5;
+	r = system_call(SYS_mmap, scratch, HT_SCRATCH_SIZE, PROT_RW,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1ull, 0);
 	if (r < 0)
 		return r * 256 - 6;
 	system_call(SYS_madvise, tables, size, MADV_DONTDUMP, 0, 0, 0);

@@ -52,8 +52,10 @@ COLD struct ht_thread *thread_add(u64 pointer)
 	t->tstate = 0;
 	t->frames = 0;
 	thread_named(t);
-	if (!t->root) {
-		__atomic_fetch_add(&T->thread_count, 1, __ATOMIC_RELAXED);
+	if (t->lives == 1) {
+		u64 i = __atomic_fetch_add(&T->slots.next, 1, __ATOMIC_RELAXED);
+		if (i < T->slots.entries)
+			STORE((u32 *)at(T->slots.offset) + i, (u32)(t - thread_slots()) + 1);
 		t->random = pointer ^ (u64)t * 0xd1342543de82ef95ull;
 		if (CFG->sample_bytes)
 			t->until_sample = sample_distance(t);

@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"fmt"
+	"iter"
+	"unsafe"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// Capture is a copy of an agent's tables. Copy takes what changes (live map, counters), and is what a dump does while
+// the target stands still; names are only ever added to, and are copied by CopyNames when the target runs again.
+// Copying again into the same Capture uses its memory again.
+type Capture struct {
+	Header Tables
+
+	nodes, threads, slots []byte
+	leaves, bases         []byte
+	codes, arena          []byte
+	leafByBase            map[uint64]int
+}
+
+// Block is one live block.
+type Block struct {
+	Addr   mem.Addr
+	Size   uint64 // as requested
+	Node   uint32 // its stack
+	Domain uint8
+	Epoch  uint32
+}
+
+// Copy reads the tables whose header is at a. It reads at most limit bytes, for which the caller takes what the tables
+// really occupy: a count that claims more is damage, not a reason to allocate.
+func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
+	if err := r.ReadAt(bytesOf(&c.Header), a); err != nil {
+		return err
+	}
+	h := &c.Header
+	if h.Magic != Magic || h.Fingerprint != Fingerprint() {
+		return fmt.Errorf("tables at %v: %w", a, ErrNoTables)
+	}
+	var work []part
+	for _, w := range []struct {
+		buf  *[]byte
+		win  Window
+		size uint64
+	}{
+		{&c.bases, h.Bases, 8},
+		{&c.leaves, h.Leaves, leafSize},
+		{&c.nodes, h.Nodes, uint64(unsafe.Sizeof(Node{}))},
+		{&c.slots, h.Slots, 4},
+	} {
+		p, err := prepare(w.buf, a, w.win, w.size, h.Size, &limit)
+		if err != nil {
+			return err
+		}
+		work = append(work, p)
+	}
+	// The leaves' directory may have grown between the two counters.
+	if len(c.bases)/8 < len(c.leaves)/leafSize {
+		c.leaves = c.leaves[:len(c.bases)/8*leafSize]
+	}
+	if err := readParts(r, work); err != nil {
+		return err
+	}
+	c.leafByBase = nil
+	return c.copyThreads(r, a)
+}
+
+// CopyNames reads the code table and the strings that it refers to.
+func (c *Capture) CopyNames(r mem.Reader, a mem.Addr, limit uint64) error {
+	fresh, err := readCounters(r, a)
+	if err != nil {
+		return err
+	}
+	codes, err := prepare(&c.codes, a, fresh.Codes, uint64(unsafe.Sizeof(Code{})), c.Header.Size, &limit)
+	if err != nil {
+		return err
+	}
+	arena, err := prepare(&c.arena, a, fresh.Arena, 1, c.Header.Size, &limit)
+	if err != nil {
+		return err
+	}
+	return readParts(r, []part{codes, arena})
+}
+
+func readCounters(r mem.Reader, a mem.Addr) (*Tables, error) {
+	h := new(Tables)
+	return h, r.ReadAt(bytesOf(h), a)
+}
+
+func (c *Capture) copyThreads(r mem.Reader, a mem.Addr) error {
+	slots := view[uint32](c.slots)
+	size := uint64(unsafe.Sizeof(Thread{}))
+	w := c.Header.Threads
+	if w.Offset > c.Header.Size || w.Entries > (c.Header.Size-w.Offset)/size {
+		return badTables("%d threads at %#x do not fit", w.Entries, w.Offset)
+	}
+	c.threads = resize(c.threads, uint64(len(slots))*size)
+	threads := view[Thread](c.threads)
+	for i, slot := range slots {
+		if slot == 0 { // its thread is being added at this moment
+			threads[i] = Thread{}
+			continue
+		}
+		if uint64(slot) > w.Entries {
+			return badTables("thread %d of %d", slot, w.Entries)
+		}
+		if err := r.ReadAt(bytesOf(&threads[i]), a+mem.Addr(w.Offset+uint64(slot-1)*size)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part is one range to copy.
+type part struct {
+	to   []byte
+	from mem.Addr
+}
+
+// prepare makes buf as long as the used part of a window and says what to copy there.
+func prepare(buf *[]byte, base mem.Addr, w Window, entry, total uint64, limit *uint64) (part, error) {
+	used := min(w.Next, w.Entries)
+	if w.Offset > total || w.Entries > (total-w.Offset)/entry {
+		return part{}, badTables("window of %d entries of %d bytes at %#x does not fit into %d", w.Entries, entry, w.Offset, total)
+	}
+	if used*entry > *limit {
+		return part{}, badTables("%d entries of %d bytes are more than is in memory", used, entry)
+	}
+	*limit -= used * entry
+	*buf = resize(*buf, used*entry)
+	return part{to: *buf, from: base + mem.Addr(w.Offset)}, nil
+}
+
+// resize returns b with n bytes, 8-byte aligned, growing with room to spare so that a copy soon after needs no other.
+func resize(b []byte, n uint64) []byte {
+	if n <= uint64(cap(b)) {
+		return b[:n]
+	}
+	words := make([]uint64, (n+n/8+4096)/8)
+	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(words)*8)[:n]
+}
+
+// readParts copies in pieces, two at a time: one core does not use a memory's whole width.
+func readParts(r mem.Reader, parts []part) error {
+	const piece = 4 << 20
+	var g errgroup.Group
+	g.SetLimit(2)
+	for _, p := range parts {
+		for len(p.to) > 0 {
+			n := min(piece, len(p.to))
+			to, from := p.to[:n], p.from
+			g.Go(func() error { return r.ReadAt(to, from) })
+			p.to, p.from = p.to[n:], p.from+mem.Addr(n)
+		}
+	}
+	return g.Wait()
+}
+
+// Blocks yields every live block, in no useful order. It yields an error and stops where the tables are damaged.
+func (c *Capture) Blocks() iter.Seq2[Block, error] {
+	return func(yield func(Block, error) bool) {
+		bases := view[uint64](c.bases)
+		words := view[uint64](c.leaves)
+		granule := uint(c.Header.Config.GranuleLog2)
+		nodes := uint32(len(c.nodes) / int(unsafe.Sizeof(Node{})))
+		for leaf := 1; leaf < len(words)>>LeafWordsLog2; leaf++ {
+			base := bases[leaf]
+			if base == 0 {
+				continue
+			}
+			for i, word := range words[leaf<<LeafWordsLog2:][:1<<LeafWordsLog2] {
+				if word>>LiveBit == 0 {
+					continue
+				}
+				b := Block{
+					Addr:   mem.Addr(base + uint64(i)<<granule),
+					Size:   word >> SizeShift & SizeBig,
+					Node:   uint32(word & (1<<StackBits - 1)),
+					Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)),
+					Epoch:  uint32(word >> EpochShift & (1<<EpochBits - 1)),
+				}
+				if b.Node >= nodes || b.Domain >= Domains {
+					yield(Block{}, badTables("block at %v has stack %d and domain %d", b.Addr, b.Node, b.Domain))
+					return
+				}
+				if b.Size == SizeBig {
+					var ok bool
+					if b.Size, ok = c.bigSize(uint64(b.Addr) + 1<<granule); !ok {
+						yield(Block{}, badTables("block at %v has no size", b.Addr))
+						return
+					}
+				}
+				if !yield(b, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// bigSize is the size that stands in the word of address a.
+func (c *Capture) bigSize(a uint64) (uint64, bool) {
+	bases, words := view[uint64](c.bases), view[uint64](c.leaves)
+	granule := uint(c.Header.Config.GranuleLog2)
+	if c.leafByBase == nil {
+		c.leafByBase = make(map[uint64]int, len(bases))
+		for i, b := range bases {
+			c.leafByBase[b] = i
+		}
+	}
+	const mask = 1<<LeafWordsLog2 - 1
+	leaf, ok := c.leafByBase[a>>(granule+LeafWordsLog2)<<(granule+LeafWordsLog2)]
+	at := leaf<<LeafWordsLog2 + int(a>>granule&mask)
+	if !ok || leaf == 0 || at >= len(words) || words[at]>>AddressBits != 0 {
+		return 0, false
+	}
+	return words[at], true
+}
+
+// Nodes are the trie's nodes; the first [FirstNode] are never used. A node's parent has a smaller number.
+func (c *Capture) Nodes() []Node { return view[Node](c.nodes) }
+
+// FirstNode is the smallest node number in use.
+const FirstNode = nodeBatch
+
+// Threads are the records of threads that have allocated, in the order of their coming. A record of zeros is one that
+// was being made.
+func (c *Capture) Threads() []Thread { return view[Thread](c.threads) }
+
+// ThreadNumber is the number that the thread's root node holds, for the i-th of Threads.
+func (c *Capture) ThreadNumber(i int) int32 { return int32(view[uint32](c.slots)[i]) - 1 }
+
+// Codes are the code objects, by code number; those below [CodeFirst] have special meanings.
+func (c *Capture) Codes() []Code { return view[Code](c.codes) }
+
+// Bytes returns the data of a blob: Length times Kind bytes, or nothing for an absent one.
+func (c *Capture) Bytes(b Blob) ([]byte, error) {
+	n := uint64(b.Length) * uint64(b.Kind)
+	if n == 0 {
+		return nil, nil
+	}
+	base := c.Header.Arena.Offset
+	if b.Offset < base || b.Offset-base > uint64(len(c.arena)) || n > uint64(len(c.arena))-(b.Offset-base) {
+		return nil, badTables("string of %d bytes at %#x", n, b.Offset)
+	}
+	return c.arena[b.Offset-base:][:n], nil
+}
+
+// Seconds is the age clock's reading for an epoch, from when tracking began.
+func Seconds(epoch uint32) uint32 {
+	if epoch < EpochFine {
+		return epoch
+	}
+	return EpochFine + (epoch-EpochFine)*EpochCoarse
+}
