@@ -1,0 +1,214 @@
+package cpython
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
+)
+
+// Names looked up in an interpreter's module, beside those of [getters].
+const (
+	symGetVersion  = "Py_GetVersion"
+	symVersion     = "Py_Version"
+	symRuntime     = "_PyRuntime"
+	symCodeType    = "PyCode_Type"
+	symThisThread  = "PyGILState_GetThisThreadState"
+	symDebugBuild  = "_Py_NegativeRefcount"       // exported by Py_DEBUG builds of all versions, and only by them
+	symFreeThread  = "_Py_MergeZeroLocalRefcount" // exported by free-threaded builds only
+	symHead        = "PyInterpreterState_Head"
+	symInitialized = "Py_IsInitialized"
+	symFinalizing  = "_Py_Finalizing" // variable, 3.6 only
+)
+
+// getters return the current thread state; a version has the first that it exports.
+var getters = [...]string{"PyThreadState_GetUnchecked", "_PyThreadState_GetCurrent", "_PyThreadState_UncheckedGet"}
+
+// wrappers are the public functions that go through each domain's allocator.
+var wrappers = [NumDomains]string{"PyMem_RawMalloc", "PyMem_Malloc", "PyObject_Malloc"}
+
+// finder is one search.
+type finder struct {
+	process *proc.Process
+	reader  mem.Reader
+	modules []*dso.Module
+	maps    []proc.Mapping
+}
+
+// candidate is a module that holds an interpreter.
+type candidate struct {
+	*finder
+	id      Identity
+	symbols symbols
+}
+
+// Find recognises the interpreter in a process and proves its layout by probes. Of several interpreters the
+// initialised one is taken. The error wraps a *[NotPythonError], *[UnsupportedError] or *[NotReadyError], or is that of
+// a read that failed.
+func Find(p *proc.Process, r mem.Reader) (*Interpreter, error) {
+	in, err := find(p, r)
+	if err != nil {
+		return nil, fmt.Errorf("find Python in process %d: %w", p.Pid, err)
+	}
+	return in, nil
+}
+
+func find(p *proc.Process, r mem.Reader) (*Interpreter, error) {
+	f := &finder{process: p, reader: r}
+	var err error
+	if f.maps, err = p.Maps(); err != nil {
+		return nil, err
+	}
+	if f.modules, err = dso.Modules(p, r); err != nil {
+		return nil, f.unreadable(err)
+	}
+	candidates, err := f.candidates()
+	if err != nil {
+		return nil, err
+	}
+	if len(candidates) == 0 {
+		return nil, f.nothing()
+	}
+	var found *Interpreter
+	var problem error
+	for _, c := range candidates {
+		in, err := c.examine()
+		switch {
+		case err == nil && found == nil:
+			found = in
+		case err == nil:
+			found.Notes = append(found.Notes, fmt.Sprintf("another Python, %v in %s, is initialised in this process too and "+
+				"is left alone", in.Version, in.Module.Path))
+		case problem == nil || errors.As(problem, new(*NotReadyError)):
+			problem = err
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	return nil, problem
+}
+
+// unreadable turns a process of another class into a refusal, where it is a Python at all.
+func (f *finder) unreadable(err error) error {
+	var class *dso.ClassError
+	if !errors.As(err, &class) {
+		return err
+	}
+	for _, m := range f.maps {
+		if strings.Contains(path.Base(m.Path), "python") {
+			why := fmt.Sprintf("a %v %v process", class.Class, class.Machine)
+			if class.Class == elf.ELFCLASS32 {
+				why = fmt.Sprintf("a 32-bit process (%v)", class.Machine)
+			}
+			return &UnsupportedError{Why: why}
+		}
+	}
+	return &NotPythonError{Pid: f.process.Pid}
+}
+
+// candidates are the modules that export the interpreter or, if none does, the program if its symbol table has it.
+func (f *finder) candidates() ([]*candidate, error) {
+	var out []*candidate
+	for _, m := range f.modules {
+		c := &candidate{finder: f, id: Identity{Module: m}, symbols: symbols{module: m}}
+		is, err := c.symbols.has(symGetVersion, wrappers[Obj])
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			out = append(out, c)
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	program := f.modules[0]
+	static, err := program.Symtab(allNames()...)
+	if err != nil {
+		return nil, nil // stripped, or the file is not there: nothing to be learned
+	}
+	c := &candidate{finder: f, id: Identity{Module: program}, symbols: symbols{module: program, static: static}}
+	is, err := c.symbols.has(symGetVersion, wrappers[Obj])
+	if err != nil || !is {
+		return nil, err
+	}
+	return []*candidate{c}, nil
+}
+
+// nothing explains why no module is a candidate.
+func (f *finder) nothing() error {
+	for _, m := range f.modules {
+		for _, name := range []string{"pypy_main_startup", "pypy_execute_source", "rpython_startup_code"} {
+			if _, err := m.Dynamic(name); err == nil {
+				return &UnsupportedError{Identity: Identity{Module: m}, Why: "PyPy, not CPython"}
+			}
+		}
+	}
+	for _, m := range f.modules {
+		if v, ok := f.hidden(m); ok {
+			return &UnsupportedError{Identity: Identity{Version: v, Module: m}, Why: "the program exports none of Python's " +
+				"symbols and has no symbol table"}
+		}
+	}
+	return &NotPythonError{Pid: f.process.Pid}
+}
+
+// hidden looks for the runtime of 3.13 and later, by its cookie, in a module that exports nothing.
+func (f *finder) hidden(m *dso.Module) (Version, bool) {
+	if !m.Main {
+		return Version{}, false
+	}
+	var v Version
+	found := false
+	_ = scanWritable(f.reader, m, func(b []byte) bool {
+		for i := 0; i+16 <= len(b); i += 8 {
+			if string(b[i:i+8]) == debugCookie {
+				v, found = versionHex(uint32(b[i+8])|uint32(b[i+9])<<8|uint32(b[i+10])<<16|uint32(b[i+11])<<24), true
+				return true
+			}
+		}
+		return false
+	})
+	return v, found
+}
+
+// symbols finds a module's symbols: those it exports and, where read, those of its file's full table.
+type symbols struct {
+	module *dso.Module
+	static map[string]dso.Symbol
+}
+
+// find returns a symbol's address; false if the module does not define it.
+func (s *symbols) find(name string) (mem.Addr, bool, error) {
+	sym, err := s.module.Dynamic(name)
+	if err == nil {
+		return sym.Addr, true, nil
+	}
+	if !errors.Is(err, dso.ErrNoSymbol) {
+		return 0, false, err
+	}
+	sym, ok := s.static[name]
+	return sym.Addr, ok, nil
+}
+
+// has reports whether all names are defined.
+func (s *symbols) has(names ...string) (bool, error) {
+	for _, n := range names {
+		if _, ok, err := s.find(n); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func allNames() []string {
+	names := []string{symGetVersion, symVersion, symRuntime, symCodeType, symThisThread, symDebugBuild, symFreeThread,
+		symHead, symInitialized, symFinalizing}
+	return append(append(names, getters[:]...), wrappers[:]...)
+}

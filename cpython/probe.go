@@ -1,0 +1,116 @@
+package cpython
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// probe proves the layout on the live process: the lists of interpreters and threads lead to their ends, thread ids
+// are those of threads, and at least one frame chain leads through code objects to its end.
+func (c *candidate) probe(in *Interpreter) error {
+	misfit := func(format string, args ...any) error {
+		return c.unsupported("the layout known for this release does not fit this process: "+format, args...)
+	}
+	name, err := in.typeName(c.reader, in.CodeType)
+	if err != nil {
+		return err
+	}
+	if name != "code" {
+		return misfit("PyCode_Type is named %q", name)
+	}
+	states, err := in.States(c.reader)
+	if errors.Is(err, ErrBusy) {
+		return misfit("%v", err)
+	} else if err != nil {
+		return err
+	}
+	var threads []ThreadState
+	for _, s := range states {
+		threads = append(threads, s.Threads...)
+	}
+	if len(threads) == 0 {
+		return c.notReady("it has no threads")
+	}
+	if !c.threadIDs(threads) {
+		return misfit("thread ids are no addresses of thread descriptors")
+	}
+	frames, err := c.probeFrames(in, threads)
+	if err != nil {
+		return misfit("%v", err)
+	}
+	if frames == 0 {
+		in.Notes = append(in.Notes, "no Python code was running, so that the layout of frames could not be probed")
+	}
+	return nil
+}
+
+// threadIDs reports whether some thread's id is mapped: pthread_self() is an address in both glibc and musl.
+func (c *candidate) threadIDs(threads []ThreadState) bool {
+	maps, err := c.process.Maps() // newer threads have newer stacks than the first look knew
+	if err != nil {
+		return false
+	}
+	for _, t := range threads {
+		for _, m := range maps {
+			if m.Contains(mem.Addr(t.ThreadID)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// probeFrames returns how many frames the first whole chain had. A chain that changes while it is read gives errors
+// like a wrong layout does, so each thread is tried often, and one whole chain of any is enough.
+func (c *candidate) probeFrames(in *Interpreter, threads []ThreadState) (int, error) {
+	var last error
+	idle := 0
+	for range maxTries {
+		idle = 0
+		for _, t := range threads[:min(len(threads), 64)] {
+			chain, err := in.chain(c.reader, t)
+			if err == nil && len(chain) == 0 {
+				idle++
+				continue
+			}
+			var frames []Frame
+			if err == nil {
+				frames, err = in.frames(c.reader, chain)
+			}
+			if err == nil {
+				err = sane(frames)
+			}
+			if err == nil && len(frames) > 0 {
+				return len(frames), nil
+			}
+			last = err
+		}
+		if idle == len(threads) {
+			return 0, nil
+		}
+	}
+	if last == nil {
+		last = fmt.Errorf("%d of %d threads run no Python code, the others only incomplete frames", idle, len(threads))
+	}
+	return 0, last
+}
+
+// sane checks what every compiler's output fulfils.
+func sane(frames []Frame) error {
+	for _, f := range frames {
+		if f.Name == "" || f.FirstLine < 0 || f.FirstLine > maxFirstLine || f.Offset < -2 || f.Offset > maxLineTable {
+			return fmt.Errorf("frame %v: name %q, first line %d, instruction %d", f.Addr, f.Name, f.FirstLine, f.Offset)
+		}
+	}
+	return nil
+}
+
+func (in *Interpreter) typeName(r mem.Reader, typ mem.Addr) (string, error) {
+	a, err := mem.Pointer(r, in.Layout.Object.TypeName.From(typ))
+	if err != nil {
+		return "", err
+	}
+	return mem.CString(r, a, 256)
+}
