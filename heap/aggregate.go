@@ -108,28 +108,38 @@ func (s *Snapshot) rows(g Grouping) []Row {
 // outermost tells for each node of the trie whether no ancestor is of the same group: all blocks below a recursive
 // function are below its outermost call.
 func (s *Snapshot) outermost(group []int32, groups int) []bool {
-	first, next := s.children()
 	is := make([]bool, len(s.Stacks))
 	on := make([]bool, groups) // groups on the path to the node at hand
+	s.walk(func(node int32) {
+		g := group[s.Stacks[node].Frame]
+		is[node], on[g] = !on[g], true
+	}, func(node int32) {
+		if is[node] {
+			on[group[s.Stacks[node].Frame]] = false
+		}
+	})
+	return is
+}
+
+// walk visits the trie depth first: enter comes before the node's children, leave after them.
+func (s *Snapshot) walk(enter, leave func(node int32)) {
+	first, next := s.children()
 	var path []int32
 	node := first[0]
 	for {
-		if node != None { // enter
-			g := group[s.Stacks[node].Frame]
-			is[node], on[g] = !on[g], true
+		if node != None {
+			enter(node)
 			path = append(path, node)
 			node = first[node+1]
 			continue
 		}
 		if len(path) == 0 {
-			return is
+			return
 		}
-		left := path[len(path)-1]
+		node = path[len(path)-1]
 		path = path[:len(path)-1]
-		if is[left] {
-			on[group[s.Stacks[left].Frame]] = false
-		}
-		node = next[left]
+		leave(node)
+		node = next[node]
 	}
 }
 

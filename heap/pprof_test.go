@@ -2,6 +2,7 @@ package heap
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -12,11 +13,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/pprof/profile"
 )
 
@@ -45,7 +47,7 @@ func full() *Snapshot {
 	return s
 }
 
-// plain is a snapshot without index numbers, for comparison.
+// plain is a snapshot without index numbers and order of records, for comparison.
 func plain(s *Snapshot) any {
 	type record struct {
 		Stack                []Frame
@@ -58,6 +60,7 @@ func plain(s *Snapshot) any {
 		r := &s.Records[i]
 		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), r.Age, r.Values()})
 	}
+	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return struct {
 		Time        time.Time
 		Duration    time.Duration
@@ -90,7 +93,7 @@ func TestRoundTrip(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Time = s.Time.UTC()
-			if diff := cmp.Diff(plain(s), plain(got)); diff != "" {
+			if diff := gocmp.Diff(plain(s), plain(got)); diff != "" {
 				t.Errorf("written (-), read (+):\n%s", diff)
 			}
 			if s.Total() != got.Total() {
@@ -117,10 +120,10 @@ func TestWriteIsPprof(t *testing.T) {
 	if p.DefaultSampleType != "inuse_space" || p.PeriodType.Type != "space" || p.PeriodType.Unit != "bytes" || p.Period != 512<<10 {
 		t.Errorf("default %q, period %d %+v", p.DefaultSampleType, p.Period, p.PeriodType)
 	}
-	if diff := cmp.Diff([]string{"python: 3.14.0", "command: python3 -c 'a: b'", "not seen: blocks from before:\nthe attach"}, p.Comments); diff != "" {
+	if diff := gocmp.Diff([]string{"python: 3.14.0", "command: python3 -c 'a: b'", "not seen: blocks from before:\nthe attach"}, p.Comments); diff != "" {
 		t.Error(diff)
 	}
-	first := p.Sample[0]
+	first := p.Sample[2] // in the order of the trie: without a stack, <module>, the deep one
 	var stack []string
 	for _, l := range first.Location {
 		stack = append(stack, fmt.Sprintf("%s:%d", l.Line[0].Function.Name, l.Line[0].Line))
@@ -128,16 +131,16 @@ func TestWriteIsPprof(t *testing.T) {
 	if got, want := strings.Join(stack, " "), "Handler.get.<locals>.<lambda>:21 Handler.get:20 Handler.get:20 <module>:10"; got != want {
 		t.Errorf("first stack %s, want %s", got, want)
 	}
-	if diff := cmp.Diff([]int64{11, 700, 100, 6400, 10, 640}, first.Value); diff != "" {
+	if diff := gocmp.Diff([]int64{11, 700, 100, 6400, 10, 640}, first.Value); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string][]string{"type": {"dict"}, "domain": {"obj"}, "thread": {"worker 1"}}, first.Label); diff != "" {
+	if diff := gocmp.Diff(map[string][]string{"type": {"dict"}, "domain": {"obj"}, "thread": {"worker 1"}}, first.Label); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string][]int64{"age": {0}}, first.NumLabel); diff != "" {
+	if diff := gocmp.Diff(map[string][]int64{"age": {0}}, first.NumLabel); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string][]string{"age": {"seconds"}}, first.NumUnit); diff != "" {
+	if diff := gocmp.Diff(map[string][]string{"age": {"seconds"}}, first.NumUnit); diff != "" {
 		t.Error(diff)
 	}
 
@@ -170,7 +173,7 @@ func TestReadOfLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(plain(want), plain(got)); diff != "" {
+	if diff := gocmp.Diff(plain(want), plain(got)); diff != "" {
 		t.Errorf("want (-), read (+):\n%s", diff)
 	}
 }
@@ -237,7 +240,7 @@ func TestReadForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Frame{{Func: "inner", File: "x.c", Line: 5}, {Func: "outer", File: "x.c"}, {Func: "0xbeef", File: "/lib/libx.so"}}
-	if diff := cmp.Diff(want, s.Callers(s.Records[0].Stack)); diff != "" {
+	if diff := gocmp.Diff(want, s.Callers(s.Records[0].Stack)); diff != "" {
 		t.Error(diff)
 	}
 	if s.Records[1].Stack != None {
@@ -247,7 +250,7 @@ func TestReadForeign(t *testing.T) {
 		t.Errorf("total %v, want %v", got, want)
 	}
 	wantInfo := []KeyValue{{"sample type not read", "cpu-time in nanoseconds"}, {"comment", "no separator"}, {"comment", ": no key"}}
-	if diff := cmp.Diff(wantInfo, s.Info); diff != "" {
+	if diff := gocmp.Diff(wantInfo, s.Info); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -347,7 +350,7 @@ func TestInvalidUTF8(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]Frame{{Func: "a\uFFFDb", File: "\uFFFD.py", Line: 1}}, got.Frames); diff != "" {
+	if diff := gocmp.Diff([]Frame{{Func: "a\uFFFDb", File: "\uFFFD.py", Line: 1}}, got.Frames); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,16 +1,20 @@
 package heap
 
 import (
+	"cmp"
 	"compress/gzip"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
 // Write writes the snapshot as a gzipped pprof profile in the shape of Go's heap profile: sample types alloc_objects,
 // alloc_space, inuse_objects and inuse_space (the default), preceded by peak_* where any record has a peak; labels type,
 // domain and thread (texts) and age (seconds); stacks leaf first; Info as comments "key: value".
+//
+// Records are written in the order of their stacks in the trie.
 //
 // Errors are those of w, and that the snapshot does not pass [Snapshot.Check].
 func (s *Snapshot) Write(w io.Writer) error {
@@ -112,7 +116,7 @@ func (e *encoder) valueType(name, unit string) []byte {
 func (e *encoder) samples(columns []Metric, absent uint64) {
 	labels := e.labels()
 	var body, packed []byte
-	for i := range e.s.Records {
+	for _, i := range e.order() {
 		r := &e.s.Records[i]
 		packed = packed[:0]
 		for n := r.Stack; n != None; n = e.s.Stacks[n].Parent {
@@ -132,6 +136,22 @@ func (e *encoder) samples(columns []Metric, absent uint64) {
 		body = labels.append(body, r)
 		e.emit(profileSample, body)
 	}
+}
+
+// order returns the indices of the records such that neighbours have like stacks: depth first in the trie. The file
+// becomes smaller, and [Read] looks up only what differs from the record before.
+func (e *encoder) order() []int32 {
+	rank := make([]int32, len(e.s.Stacks)+1) // of stack+1; those without a stack come first
+	next := int32(1)
+	e.s.walk(func(node int32) { rank[node+1], next = next, next+1 }, func(int32) {})
+	order := make([]int32, len(e.s.Records))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int {
+		return cmp.Compare(rank[e.s.Records[a].Stack+1], rank[e.s.Records[b].Stack+1])
+	})
+	return order
 }
 
 // labelTexts are the numbers that labels need in the profile's string table.
