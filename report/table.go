@@ -1,0 +1,216 @@
+package report
+
+import (
+	"io"
+	"strings"
+
+	"github.com/heaptap/heaptap/heap"
+)
+
+// DefaultTop is the number of rows in a table that does not say.
+const DefaultTop = 20
+
+// TableOptions say what a [Table] shows.
+type TableOptions struct {
+	Metric     heap.Metric   // what rows are sorted by and shares are of
+	By         heap.Grouping // a row for each line, or for each function
+	Cumulative bool          // count blocks at every function on their stack, not only where they were allocated
+	Top        int           // rows to show; 0 is DefaultTop, negative is all
+	Width      int           // of the terminal in columns; 0 is no limit
+	Stack      bool          // below the table, the largest stack of the first row
+	Info       bool          // above the table, the snapshot's Info
+}
+
+// Table writes a table of the lines or functions with the most memory: bytes, blocks, share, place. A row "rest" sums
+// what is not shown, unless rows are cumulative (and so count blocks more than once).
+func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
+	out := newOutput(w, "table")
+	out.printf("%s\n", fitRight(summary(s, o.Metric), orUnlimited(o.Width)))
+	if o.Info {
+		for _, kv := range s.Info {
+			out.printf("%s\n", fitRight(printable(kv.Key)+": "+printable(kv.Value), orUnlimited(o.Width)))
+		}
+	}
+	total := s.Total()
+	if total[o.Metric] == 0 {
+		out.printf("Nothing was %s.\n", state(o.Metric))
+		return out.flush()
+	}
+	rows, first := tableRows(s, o, total)
+	out.printf("\n")
+	writeRows(out, rows, o)
+	if o.Stack && first != nil {
+		out.printf("\n")
+		writeLargestStack(out, s, *first, o)
+	}
+	return out.flush()
+}
+
+// unlimited is a width that no text has.
+const unlimited = 1 << 30
+
+func orUnlimited(width int) int {
+	if width <= 0 {
+		return unlimited
+	}
+	return width
+}
+
+// tableRow is a line of the table. A place that is no frame is a name.
+type tableRow struct {
+	values heap.Values
+	own    heap.Values
+	frame  heap.Frame
+	name   string
+}
+
+// tableRows returns the rows to show and the first that is a frame, nil where there is none.
+func tableRows(s *heap.Snapshot, o TableOptions, total heap.Values) (shown []tableRow, first *heap.Row) {
+	rows, unit := s.ByLine(), "lines"
+	if o.By == heap.ByFunction {
+		rows, unit = s.ByFunction(), "functions"
+	}
+	heap.SortRows(rows, o.Metric, o.Cumulative)
+	top := o.Top
+	if top == 0 {
+		top = DefaultTop
+	}
+	if top < 0 || top > len(rows) {
+		top = len(rows)
+	}
+	var rest heap.Values
+	hidden := int64(0)
+	for i, r := range rows {
+		values := r.Own
+		if o.Cumulative {
+			values = r.Cum
+		}
+		switch {
+		case values[o.Metric] == 0:
+		case i < top:
+			shown = append(shown, tableRow{values: values, own: r.Own, frame: r.Frame})
+		default:
+			rest.Add(r.Own)
+			hidden++
+		}
+	}
+	if len(shown) > 0 {
+		first = &rows[0]
+	}
+	if hidden > 0 && !o.Cumulative {
+		if hidden == 1 {
+			unit = strings.TrimSuffix(unit, "s")
+		}
+		shown = append(shown, tableRow{values: rest, name: "rest: " + Count(hidden) + " more " + unit})
+	}
+	if v := s.Stackless(); v[o.Metric] > 0 {
+		shown = append(shown, tableRow{values: v, own: v, name: "no Python code was running"})
+	}
+	return append(shown, tableRow{values: total, own: total, name: "total"}), first
+}
+
+func writeRows(out output, rows []tableRow, o TableOptions) {
+	inB, inN := inBytes(o.Metric), inBlocks(o.Metric)
+	total := rows[len(rows)-1].values[o.Metric]
+	where := "LINE"
+	if o.By == heap.ByFunction {
+		where = "FUNCTION"
+	}
+	header := []string{"BYTES", "BLOCKS", "SHARE"}
+	if o.Cumulative {
+		header = []string{"OWN", "BYTES", "BLOCKS", "SHARE"}
+	}
+	lines := [][]string{header}
+	for _, r := range rows {
+		line := []string{Size(r.values[inB]), Count(r.values[inN]), Percent(share(r.values[o.Metric], total))}
+		if o.Cumulative {
+			line = append([]string{Size(r.own[inB])}, line...)
+		}
+		lines = append(lines, line)
+	}
+	numbers := alignRight(lines)
+	room := 0
+	if o.Width > 0 {
+		room = max(20, o.Width-cells(numbers[0])-2) // a narrower terminal wraps
+	}
+	out.printf("%s  %s\n", numbers[0], where)
+	for i, r := range rows {
+		name := r.name
+		if name == "" {
+			name = fitPlace(r.frame, room)
+		}
+		out.printf("%s  %s\n", numbers[i+1], name)
+	}
+}
+
+// alignRight joins the columns of each line, two spaces apart, each as wide as its widest text.
+func alignRight(lines [][]string) []string {
+	widths := make([]int, len(lines[0]))
+	for _, line := range lines {
+		for i, text := range line {
+			widths[i] = max(widths[i], cells(text))
+		}
+	}
+	joined := make([]string, len(lines))
+	for n, line := range lines {
+		padded := make([]string, len(line))
+		for i, text := range line {
+			padded[i] = padLeft(text, widths[i])
+		}
+		joined[n] = strings.Join(padded, "  ")
+	}
+	return joined
+}
+
+// writeLargestStack writes the stack that contributes most to a row, innermost frame first.
+func writeLargestStack(out output, s *heap.Snapshot, row heap.Row, o TableOptions) {
+	stack, values, of := largestStack(s, row, o)
+	if stack == heap.None {
+		return
+	}
+	total := row.Own[o.Metric]
+	if o.Cumulative {
+		total = row.Cum[o.Metric]
+	}
+	title := "Stack of the first row, innermost call first:"
+	if of > 1 {
+		title = "Largest of the " + Count(of) + " stacks of the first row, with " +
+			Percent(share(values[o.Metric], total)) + " of its " + Size(total) + ", innermost call first:"
+		if !o.Metric.Bytes() {
+			title = strings.Replace(title, Size(total), Count(total)+" blocks", 1)
+		}
+	}
+	out.printf("%s\n", title)
+	room := 0
+	if o.Width > 0 {
+		room = max(20, o.Width-4)
+	}
+	for _, f := range s.Callers(stack) {
+		out.printf("    %s\n", fitPlace(f, room))
+	}
+}
+
+// largestStack returns the stack with the most of what the row counts, its values, and how many stacks the row has.
+func largestStack(s *heap.Snapshot, row heap.Row, o TableOptions) (largest int32, values heap.Values, of int64) {
+	same := func(frame int32) bool {
+		f := s.Frames[frame]
+		if o.By == heap.ByFunction {
+			f.Line = 0
+		}
+		return f == row.Frame
+	}
+	holds := make([]bool, len(s.Stacks)) // whether the stack counts for the row
+	largest = heap.None
+	for i, own := range s.OwnByStack() {
+		n := s.Stacks[i]
+		holds[i] = same(n.Frame) || o.Cumulative && n.Parent != heap.None && holds[n.Parent]
+		if !holds[i] || own[o.Metric] == 0 {
+			continue
+		}
+		of++
+		if largest == heap.None || own[o.Metric] > values[o.Metric] {
+			largest, values = int32(i), own
+		}
+	}
+	return largest, values, of
+}
