@@ -108,7 +108,7 @@ func run(ctx context.Context, args []string, out, talk io.Writer) error {
 	flags.SetOutput(talk)
 	flags.IntVar(&b.rounds, "rounds", 5, "rounds; medians are over them")
 	flags.BoolVar(&b.quick, "quick", false, "tiny sizes: shows that everything works, the numbers mean nothing")
-	flags.DurationVar(&b.patience, "patience", time.Minute,
+	flags.DurationVar(&b.patience, "patience", 30*time.Second,
 		"a mode that has taken so long in one workload is left out of its later rounds")
 	flags.StringVar(&names.workloads, "workloads", "", "only these (comma-separated): "+list(workloads(), workload.label))
 	flags.StringVar(&names.modes, "modes", "", "only these, beside none: "+list(modes(), mode.label))

@@ -103,8 +103,8 @@ func (b *bench) measureOverhead(ctx context.Context, in interpreter) (*overhead,
 	return o, nil
 }
 
-// measure fills one round of a cell, unless the cell has failed or used up its time. It returns an error only when ctx has
-// ended.
+// measure fills one round of a cell, unless the cell has failed or used up its time. It returns an error only when
+// ctx has ended.
 func (b *bench) measure(ctx context.Context, in interpreter, w workload, m mode, c *cell, round int) error {
 	if c.Error != "" {
 		return nil

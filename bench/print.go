@@ -132,8 +132,8 @@ func (o *overhead) printNoise(out io.Writer) {
 		if len(single) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "noise (untracked against untracked), %s: geometric mean %.3f, workloads %.3f to %.3f, runs %.3f to %.3f\n",
-			metric.name, geomean(medians), slices.Min(medians), slices.Max(medians), slices.Min(single),
+		fmt.Fprintf(out, "noise (untracked against untracked), %s: geometric mean %.3f, workloads %.3f to %.3f, "+
+			"runs %.3f to %.3f\n", metric.name, geomean(medians), slices.Min(medians), slices.Max(medians), slices.Min(single),
 			slices.Max(single))
 	}
 }

@@ -27,8 +27,8 @@ type growth struct {
 	Error    string    `json:"error,omitempty"`
 }
 
-// Goals for the tables: their bytes for each tracked byte of typical objects; and how much they may grow (the heap's own
-// address range moves a little) before they count as not flat.
+// Goals for the tables: their bytes for each tracked byte of typical objects; and how much they may grow before they
+// count as not flat (the heap's own address range moves a little).
 const (
 	weightGoal = 0.6
 	growthGoal = 1.05

@@ -46,7 +46,8 @@ class Evaluate(lark.Transformer):
 
 def prepare(size):
     line = "v%d = (v%d + %d) * v%d - (-%d + v%d * 3);"
-    return "\n".join(line % (i, i - 1, i, i // 2, i % 17, i // 3) for i in range(1, size)), lark.Lark(GRAMMAR, parser="lalr")
+    text = "\n".join(line % (i, i - 1, i, i // 2, i % 17, i // 3) for i in range(1, size))
+    return text, lark.Lark(GRAMMAR, parser="lalr")
 
 
 def run(inputs):
