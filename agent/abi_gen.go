@@ -103,7 +103,6 @@ type Config struct {
 	CodeMask           uint64
 	InstrMask          uint64
 	GranuleLog2        uint32
-	CheckThread        uint32
 	TstateFrame        uint32
 	CframeFrame        int32
 	TstateThreadId     uint32
@@ -115,7 +114,6 @@ type Config struct {
 	OwnerGenerator     uint32
 	OwnerSkip          uint32
 	InstrKind          uint32
-	Pad                uint32
 	CodeFile           uint32
 	CodeName           uint32
 	CodeQualname       int32
@@ -140,7 +138,7 @@ type Config struct {
 	Pid                uint32
 }
 
-var _ [208]byte = [unsafe.Sizeof(Config{})]byte{}
+var _ [200]byte = [unsafe.Sizeof(Config{})]byte{}
 
 // Count is struct ht_count of abi.h.
 type Count struct {
@@ -196,7 +194,7 @@ var _ [32]byte = [unsafe.Sizeof(Node{})]byte{}
 
 // Python is struct ht_python of abi.h.
 type Python struct {
-	VersionHex uint32
+	Version    uint32
 	Flavour    uint32
 	LineFormat uint32
 	InstrUnit  uint32
@@ -219,7 +217,7 @@ type Tables struct {
 	Original       [3][4]uint64
 	Pad0           [4]uint64
 	Config         Config
-	Pad1           [6]uint64
+	Pad1           [7]uint64
 	Threads        Window
 	Slots          Window
 	Frames         Window

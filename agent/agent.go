@@ -87,3 +87,6 @@ func ReadHeader(r mem.Reader, a mem.Addr) (*Tables, error) {
 
 // WriteHeader writes the header at a.
 func WriteHeader(w mem.Writer, a mem.Addr, h *Tables) error { return w.WriteAt(bytesOf(h), a) }
+
+// StateOffset is where [Tables].State stands, for a store of its own.
+const StateOffset = mem.Addr(unsafe.Offsetof(Tables{}.State))

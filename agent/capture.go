@@ -91,6 +91,21 @@ func readCounters(r mem.Reader, a mem.Addr) (*Tables, error) {
 	return h, r.ReadAt(bytesOf(h), a)
 }
 
+// ReadThreads reads the threads' records of the tables at a, of which h is the header.
+func ReadThreads(r mem.Reader, a mem.Addr, h *Tables) ([]Thread, error) {
+	c := Capture{Header: *h}
+	limit := h.Slots.Entries * 4
+	p, err := prepare(&c.slots, a, h.Slots, 4, h.Size, &limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := readParts(r, []part{p}); err != nil {
+		return nil, err
+	}
+	err = c.copyThreads(r, a)
+	return c.Threads(), err
+}
+
 func (c *Capture) copyThreads(r mem.Reader, a mem.Addr) error {
 	slots := view[uint32](c.slots)
 	size := uint64(unsafe.Sizeof(Thread{}))

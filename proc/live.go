@@ -1,39 +1,55 @@
 package proc
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
+	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/mem"
 )
 
-// Mem is a live process's memory. It reads with process_vm_readv and, where that may not (PROT_NONE), through
-// /proc/PID/mem; it writes through /proc/PID/mem, which also writes read-only and executable private pages and leaves
-// their protection as it is. One Mem is for one program: after an exec it reads and writes the old image's remains,
-// which the kernel answers with 0 bytes, reported as [ErrGone].
+// Mem is a live process's memory. It writes through /proc/PID/mem, which also writes read-only and executable private
+// pages and leaves their protection as it is. It is pinned to the program that ran when it was opened: after an exec,
+// every access is an error that wraps [ErrGone], never a look into the new program.
 type Mem struct {
-	pid  int
-	file *os.File
+	pid     int
+	file    *os.File
+	fd      int
+	pages   *os.File     // /proc/PID/pagemap; nil where it may not be read
+	viaTask atomic.Int64 // thread by which process_vm_readv finds the memory
 }
 
 // Mem opens the process's memory, once; later calls return the same.
 func (p *Process) Mem() (*Mem, error) {
-	p.memOnce.Do(func() {
-		f, err := os.OpenFile(p.Path("mem"), os.O_RDWR, 0)
-		if err != nil {
-			p.memErr = p.wrap(err)
-			return
-		}
-		if err := p.Check(); err != nil {
-			f.Close()
-			p.memErr = err
-			return
-		}
-		p.mem = &Mem{pid: p.Pid, file: f}
-	})
+	p.memOnce.Do(func() { p.mem, p.memErr = p.openMem() })
 	return p.mem, p.memErr
+}
+
+// openMem opens the memory by a thread that is alive: a first thread that has ended has none any more.
+func (p *Process) openMem() (*Mem, error) {
+	tid, err := p.LiveThread()
+	if err != nil {
+		return nil, err
+	}
+	task := p.Path("task", strconv.Itoa(tid))
+	f, err := os.OpenFile(task+"/mem", os.O_RDWR, 0)
+	if err != nil {
+		return nil, p.wrap(err)
+	}
+	if err := p.Check(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	m := &Mem{pid: p.Pid, file: f, fd: int(f.Fd())}
+	m.viaTask.Store(int64(tid))
+	if pages, err := os.Open(task + "/pagemap"); err == nil {
+		m.pages = pages
+	}
+	return m, nil
 }
 
 // Close gives back what the Process holds open.
@@ -42,20 +58,35 @@ func (p *Process) Close() error {
 	if p.mem == nil {
 		return nil
 	}
+	if p.mem.pages != nil {
+		p.mem.pages.Close()
+	}
 	return p.mem.file.Close()
 }
 
+// bulk is the size from which process_vm_readv is faster than /proc/PID/mem.
+const bulk = 64 << 10
+
 // ReadAt implements [mem.Reader].
 func (m *Mem) ReadAt(b []byte, a mem.Addr) error {
-	if len(b) == 0 {
-		return nil
-	}
-	local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
-	remote := []unix.RemoteIovec{{Base: uintptr(a), Len: len(b)}}
-	if n, err := unix.ProcessVMReadv(m.pid, local, remote, 0); err == nil && n == len(b) {
+	if len(b) >= bulk && m.readBulk(b, a) {
 		return nil
 	}
 	return m.all("read", b, a, unix.Pread)
+}
+
+// readBulk reads by process_vm_readv, which goes by a thread id and so, after an exec, to another program: what it
+// read counts only if the pinned memory is still there afterwards.
+func (m *Mem) readBulk(b []byte, a mem.Addr) bool {
+	local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(a), Len: len(b)}}
+	n, err := unix.ProcessVMReadv(int(m.viaTask.Load()), local, remote, 0)
+	if err != nil || n != len(b) {
+		return false
+	}
+	var last [1]byte
+	n, err = unix.Pread(m.fd, last[:], int64(a)+int64(len(b))-1)
+	return err == nil && n == 1
 }
 
 // WriteAt implements [mem.Writer].
@@ -63,7 +94,7 @@ func (m *Mem) WriteAt(b []byte, a mem.Addr) error { return m.all("write", b, a, 
 
 func (m *Mem) all(op string, b []byte, a mem.Addr, do func(int, []byte, int64) (int, error)) error {
 	for done := 0; done < len(b); {
-		n, err := do(int(m.file.Fd()), b[done:], int64(a)+int64(done))
+		n, err := do(m.fd, b[done:], int64(a)+int64(done))
 		if err == unix.EINTR {
 			continue
 		}
@@ -76,4 +107,25 @@ func (m *Mem) all(op string, b []byte, a mem.Addr, do func(int, []byte, int64) (
 		done += n
 	}
 	return nil
+}
+
+// PageSize is the size of a page, bytes.
+const PageSize = 4096
+
+// Touched reports, for each of the n pages from a on, whether memory stands behind it: false for one that was never
+// written. buf is working space of at least 8*n bytes.
+func (m *Mem) Touched(a mem.Addr, n int, buf []byte) ([]bool, error) {
+	if m.pages == nil {
+		return nil, fmt.Errorf("page map of process %d: %w", m.pid, os.ErrPermission)
+	}
+	const present, swapped = 1 << 63, 1 << 62
+	buf = buf[:8*n]
+	if _, err := m.pages.ReadAt(buf, int64(a/PageSize)*8); err != nil {
+		return nil, fmt.Errorf("page map of process %d at %v: %w", m.pid, a, err)
+	}
+	out := make([]bool, n)
+	for i := range out {
+		out[i] = binary.LittleEndian.Uint64(buf[8*i:])&(present|swapped) != 0
+	}
+	return out, nil
 }

@@ -35,9 +35,9 @@ func (m Mapping) Contains(a mem.Addr) bool { return m.Start <= a && a < m.End }
 
 // Maps lists the mappings in address order.
 func (p *Process) Maps() ([]Mapping, error) {
-	b, err := os.ReadFile(p.Path("maps"))
+	b, err := p.readLive("maps")
 	if err != nil {
-		return nil, p.wrap(err)
+		return nil, err
 	}
 	return parseMaps(string(b))
 }

@@ -64,19 +64,40 @@ func (p *Process) Check() error {
 	if st.StartTicks != p.start {
 		return fmt.Errorf("process %d: %w", p.Pid, ErrReused)
 	}
-	if st.State == 'Z' || st.State == 'X' {
-		tids, err := p.Threads()
-		if err != nil {
-			return err
-		}
-		for _, tid := range tids {
-			if ts, err := p.Stat(tid); err == nil && ts.State != 'Z' && ts.State != 'X' {
-				return nil
-			}
-		}
-		return fmt.Errorf("process %d: %w", p.Pid, ErrZombie)
+	if st.ended() {
+		_, err := p.LiveThread()
+		return err
 	}
 	return nil
+}
+
+// LiveThread is a thread of the process that has not ended: the first one, where it can be. Once the first thread has
+// ended, most of /proc/PID is empty, and what concerns all threads must be asked of another.
+func (p *Process) LiveThread() (int, error) {
+	if st, err := p.Stat(p.Pid); err != nil {
+		return 0, err
+	} else if !st.ended() {
+		return p.Pid, nil
+	}
+	tids, err := p.Threads()
+	if err != nil {
+		return 0, err
+	}
+	for _, tid := range tids {
+		if st, err := p.Stat(tid); err == nil && !st.ended() {
+			return tid, nil
+		}
+	}
+	return 0, fmt.Errorf("process %d: %w", p.Pid, ErrZombie)
+}
+
+// livePath is the path of an entry of /proc/PID that a first thread that has ended would not have.
+func (p *Process) livePath(entry string) (string, error) {
+	tid, err := p.LiveThread()
+	if err != nil {
+		return "", err
+	}
+	return p.Path("task", strconv.Itoa(tid), entry), nil
 }
 
 // Path returns the path of an entry of /proc/PID.
@@ -90,7 +111,11 @@ func (p *Process) Root() string { return p.Path("root") }
 
 // Exe is the program's path in the target's own file system, with " (deleted)" where that is so.
 func (p *Process) Exe() (string, error) {
-	s, err := os.Readlink(p.Path("exe"))
+	path, err := p.livePath("exe")
+	if err != nil {
+		return "", err
+	}
+	s, err := os.Readlink(path)
 	return s, p.wrap(err)
 }
 
@@ -112,11 +137,21 @@ func (p *Process) Threads() ([]int, error) {
 
 // Auxv is the auxiliary vector that the kernel gave the program at exec, by AT_ number.
 func (p *Process) Auxv() (map[uint64]uint64, error) {
-	b, err := os.ReadFile(p.Path("auxv"))
+	b, err := p.readLive("auxv")
 	if err != nil {
-		return nil, p.wrap(err)
+		return nil, err
 	}
 	return parseAuxv(b)
+}
+
+// readLive reads a file that a first thread that has ended would show empty.
+func (p *Process) readLive(entry string) ([]byte, error) {
+	path, err := p.livePath(entry)
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(path)
+	return b, p.wrap(err)
 }
 
 // wrap turns a file error about /proc/PID into one that says what became of the process.

@@ -18,6 +18,9 @@ type Stat struct {
 	CPU        int    // last run on
 }
 
+// ended reports whether the thread has ended and only its number is left.
+func (s Stat) ended() bool { return s.State == 'Z' || s.State == 'X' }
+
 // Stat reads the state of one thread; tid may be the pid.
 func (p *Process) Stat(tid int) (Stat, error) {
 	path := p.Path("task", strconv.Itoa(tid), "stat")

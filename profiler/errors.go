@@ -36,3 +36,26 @@ func (e *RestoreError) Error() string {
 }
 
 func (e *RestoreError) Unwrap() error { return e.Err }
+
+// ErrIncomplete: an attach or detach was cut short, and its agent is still in the process.
+var ErrIncomplete = errors.New("an earlier attach or detach was cut short")
+
+// AddressSpaceError says that the process's limit on its address space (RLIMIT_AS) leaves no room for the tables.
+type AddressSpaceError struct {
+	Pid         int
+	Limit, Used uint64 // bytes
+}
+
+func (e *AddressSpaceError) Error() string {
+	return fmt.Sprintf("process %d may use %d MiB of address space and uses %d: no room for the tables", e.Pid, e.Limit>>20, e.Used>>20)
+}
+
+// SeccompError says that the process's seccomp filter forbids a system call that cannot be done without.
+type SeccompError struct {
+	Pid  int
+	Call string
+}
+
+func (e *SeccompError) Error() string {
+	return fmt.Sprintf("process %d may not call %s: its seccomp filter forbids it", e.Pid, e.Call)
+}

@@ -173,7 +173,7 @@ enum { HT_INSTR_INDEX, HT_INSTR_POINTER };
  * The interpreter's layout as data. Offsets are bytes. The agent has no other knowledge of versions.
  */
 struct ht_config {
-	u64 current_tstate; /* function: thread state that holds the GIL (or is attached), or NULL */
+	u64 current_tstate; /* function: the thread state that holds the GIL, perhaps another thread's, or NULL */
 	u64 this_tstate;    /* function: this thread's own state, or NULL */
 	u64 code_type;      /* address of PyCode_Type */
 	u64 clock;          /* the vDSO's clock_gettime, or 0: ages are not known */
@@ -183,7 +183,6 @@ struct ht_config {
 	u64 instr_mask;     /* bits of the 8 bytes at frame_instr that are it */
 
 	u32 granule_log2; /* 4, or 3 where the allocator aligns to 8 */
-	u32 check_thread; /* current_tstate may be another thread's: compare its thread_id */
 	u32 tstate_frame; /* frame, or cframe */
 	s32 cframe_frame; /* in the cframe: current frame; -1: tstate_frame is the frame itself */
 	u32 tstate_thread_id;
@@ -196,7 +195,6 @@ struct ht_config {
 	u32 owner_generator;
 	u32 owner_skip;    /* owners from here on are no Python frames */
 	u32 instr_kind;    /* HT_INSTR_… */
-	u32 pad;
 
 	u32 code_file;
 	u32 code_name;
@@ -223,11 +221,11 @@ struct ht_config {
 	u32 may_prctl;
 	u32 pid; /* in the target's pid namespace */
 };
-HT_ASSERT_SIZE(struct ht_config, 208);
+HT_ASSERT_SIZE(struct ht_config, 200);
 
 /* What the tracer found, for readers that come when the target has gone. */
 struct ht_python {
-	u32 version_hex; /* PY_VERSION_HEX */
+	u32 version;     /* major, minor, micro: a byte each from the top; then level and serial */
 	u32 flavour;     /* 0 static, 1 shared, 2 embedded */
 	u32 line_format; /* of ht_code.lines, numbered as package cpython does */
 	u32 instr_unit;  /* bytes for one step of ht_node.instr */
@@ -272,7 +270,7 @@ struct ht_tables {
 	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
 
 	struct ht_config config;
-	u64 pad1[6];
+	u64 pad1[7];
 
 	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
 	struct ht_window slots;   /* u32[entries]: numbers of the threads in use, in order of coming, plus 1; next counts */

@@ -249,12 +249,8 @@ INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 INLINE u64 own_tstate(void)
 {
 	u64 ts = call0(CFG->current_tstate);
-	if (CFG->check_thread) {
-		if (ts && peek64(ts + CFG->tstate_thread_id) == thread_pointer())
-			return ts;
-	} else if (likely(ts)) {
+	if (likely(ts && peek64(ts + CFG->tstate_thread_id) == thread_pointer()))
 		return ts;
-	}
 	return call0(CFG->this_tstate);
 }
 

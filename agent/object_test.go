@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestBuiltFromSources notices a forgotten rebuild without a compiler: the manifest holds the hash of the sources that
+// the committed objects were built from, and of the objects.
+func TestBuiltFromSources(t *testing.T) {
+	manifest, err := os.ReadFile("MANIFEST")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob("src/*.*")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("sources: %v, %v", names, err)
+	}
+	slices.Sort(names)
+	h := sha256.New()
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(h, "%s\n", filepath.Base(name))
+		if _, err := io.Copy(h, f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	want := []string{fmt.Sprintf("sources %x\n", h.Sum(nil))}
+	for _, arch := range []string{"amd64", "arm64"} {
+		object, err := os.ReadFile("agent_" + arch + ".elf")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprintf("%s   %x ", arch, sha256.Sum256(object)))
+	}
+	for _, line := range want {
+		if !strings.Contains(string(manifest), line) {
+			t.Errorf("MANIFEST does not have %q: run go generate ./agent", line)
+		}
+	}
+}
+
+// TestImage holds the embedded object to what placing it relies on.
+func TestImage(t *testing.T) {
+	img, err := Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(img.Text) > FlagOffset {
+		t.Errorf("%d bytes of code do not fit before the flag page", len(img.Text))
+	}
+	for d := range Domains {
+		for f := range Functions {
+			if at, err := img.Symbol(HookSymbol(d, f)); err != nil || at >= uint64(len(img.Text)) {
+				t.Errorf("%s: %#x, %v", HookSymbol(d, f), at, err)
+			}
+		}
+	}
+	for name, want := range map[string]uint64{"ht_flag": FlagOffset, "ht_tables": TablesOffset} {
+		if at, err := img.Symbol(name); err != nil || at != want {
+			t.Errorf("%s: %#x, %v; want %#x", name, at, err, want)
+		}
+	}
+}

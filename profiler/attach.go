@@ -1,0 +1,348 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/call"
+	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/inject"
+	"github.com/heaptap/heaptap/internal/fault"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
+)
+
+// Attach begins to track the process's allocations, and returns; tracking goes on without us.
+//
+// Everything is prepared while the target runs. One thread is borrowed for one mmap and for the agent's setup; all else
+// is written from outside. Each hooked word is in the agent's ledger before it is written, and does nothing before the
+// last store, which makes all of them active at once: killed at any instant, we leave a target that runs as before and
+// an agent that [Detach] or [Repair] removes.
+func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) {
+	began := time.Now()
+	t, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	unlock, err := t.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	already, err := t.alreadyTracked()
+	if err != nil || already != nil {
+		return already, err
+	}
+	in, err := cpython.Find(t.proc, t.mem)
+	if err != nil {
+		return nil, err
+	}
+	result := &Attachment{Python: describe(in), Hooked: domainsOf(o.Domains), Notes: in.Notes}
+	pl, err := prepareAgent(t, in, o)
+	if err != nil {
+		return nil, err
+	}
+	fault.Point("attach/prepared")
+	report, err := pl.place(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result.Tid, result.Pause = report.Tid, report.Pause
+	result.Notes = append(result.Notes, report.Notes...)
+	if err := pl.hook(result.Hooked); err != nil {
+		return nil, errors.Join(err, pl.undo(ctx))
+	}
+	result.Took = time.Since(began)
+	return result, nil
+}
+
+// alreadyTracked says what there is in the target already: nothing that matters (nil, nil), an agent at work, or an
+// error that says what to do about it.
+func (t *target) alreadyTracked() (*Attachment, error) {
+	all, err := t.locate()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		switch {
+		case a.err != nil:
+			return nil, a.err
+		case a.state() == Tracking:
+			return &Attachment{Already: true, Python: pythonOf(a.header)}, nil
+		case a.state() == Incomplete:
+			return nil, fmt.Errorf("process %d: %w", t.proc.Pid, ErrIncomplete)
+		}
+	}
+	return nil, nil
+}
+
+func domainsOf(chosen []Domain) []Domain {
+	if len(chosen) > 0 {
+		return chosen
+	}
+	return []Domain{Raw, Mem, Obj}
+}
+
+// placing is an agent on its way into a target.
+type placing struct {
+	t      *target
+	plan   *call.Plan
+	in     *cpython.Interpreter
+	image  *inject.Image
+	header agent.Tables
+	memfd  bool
+	size   uint64 // of the reservation
+
+	base   mem.Addr
+	ledger []inject.Word // as in the header
+}
+
+// prepareAgent does everything that needs no stop.
+func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing, error) {
+	pl := &placing{t: t, in: in}
+	var err error
+	if pl.image, err = agent.Image(); err != nil {
+		return nil, err
+	}
+	if pl.plan, err = call.Prepare(t.proc, call.Options{}); err != nil {
+		return nil, err
+	}
+	modules, err := dso.Modules(t.proc, t.mem)
+	if err != nil {
+		return nil, err
+	}
+	status, err := t.proc.Status(t.proc.Pid)
+	if err != nil {
+		return nil, err
+	}
+	nsPid := t.proc.Pid
+	if n := len(status.NSpid); n > 0 {
+		nsPid = status.NSpid[n-1]
+	}
+	h := &pl.header
+	if h.Config, err = configure(in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
+		return nil, err
+	}
+	if err := pl.planMemory(status); err != nil {
+		return nil, err
+	}
+	*h = agent.Tables{
+		Config: h.Config, Size: h.Size, FrameCapacity: h.FrameCapacity,
+		Threads: h.Threads, Slots: h.Slots, Frames: h.Frames, Nodes: h.Nodes, Codes: h.Codes, Arena: h.Arena,
+		Root: h.Root, Mids: h.Mids, Bases: h.Bases, Leaves: h.Leaves,
+		Magic: agent.Magic, Fingerprint: agent.Fingerprint(), State: agent.StateHooking,
+		Started: uint64(time.Now().UnixNano()), Owner: uint64(t.proc.Pid), OwnerStart: t.proc.StartTicks(),
+		Python: agent.Python{
+			Version: packVersion(in.Version), Flavour: uint32(in.Flavour), LineFormat: uint32(in.Layout.Lines),
+			InstrUnit: instrUnit(in.Layout.Frame.InstrKind), ModuleBase: uint64(in.Module.Start),
+		},
+	}
+	return pl, nil
+}
+
+// planMemory decides how large the tables may be and what memory they are made of.
+func (pl *placing) planMemory(status proc.Status) error {
+	limits, err := pl.t.proc.Limits()
+	if err != nil {
+		return err
+	}
+	const roomy = 64 << 30
+	budget := uint64(roomy)
+	if limits.AddressSpace != proc.Unlimited {
+		free := limits.AddressSpace - min(limits.AddressSpace, status.VmSize)
+		budget = min(budget, free/2)
+	}
+	ram, err := memoryTotal()
+	if err != nil {
+		return err
+	}
+	if budget < agent.MinTables+agent.TablesOffset+reserveModulus {
+		return &AddressSpaceError{Pid: pl.t.proc.Pid, Limit: limits.AddressSpace, Used: status.VmSize}
+	}
+	used := pl.header.Plan(budget-agent.TablesOffset-reserveModulus, ram, pl.header.Config.GranuleLog2)
+	// Round up to a size that is ours alone.
+	pl.size = used + agent.TablesOffset
+	pl.size += (reserveMark - pl.size%reserveModulus + reserveModulus) % reserveModulus
+	pl.header.Size = pl.size - agent.TablesOffset
+
+	need := map[uint64]string{unix.SYS_MMAP: "mmap", unix.SYS_MADVISE: "madvise", unix.SYS_MUNMAP: "munmap"}
+	for nr, name := range need {
+		if ok, known := pl.plan.Allowed(nr); known && !ok {
+			return &SeccompError{Pid: pl.t.proc.Pid, Call: name}
+		}
+	}
+	// A file size limit also holds for memfds, and breaking it is a signal.
+	pl.memfd = limits.FileSize == proc.Unlimited
+	for _, nr := range []uint64{unix.SYS_MEMFD_CREATE, unix.SYS_FTRUNCATE, unix.SYS_CLOSE} {
+		if ok, known := pl.plan.Allowed(nr); !ok || !known {
+			pl.memfd = false
+		}
+	}
+	return nil
+}
+
+// place maps the agent: the only time that a thread is borrowed.
+func (pl *placing) place(ctx context.Context) (call.Report, error) {
+	setup, err := pl.image.Symbol(agent.SetupSymbol)
+	if err != nil {
+		return call.Report{}, err
+	}
+	memfd := uint64(0)
+	if pl.memfd {
+		memfd = 1
+	}
+	return pl.plan.Borrow(ctx, func(s *call.Session) error {
+		base, err := s.Syscall(unix.SYS_MMAP, 0, pl.size, unix.PROT_READ|unix.PROT_EXEC,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, ^uint64(0), 0)
+		if err != nil {
+			return fmt.Errorf("reserve %d MiB of address space: %w", pl.size>>20, err)
+		}
+		pl.base = mem.Addr(base)
+		fault.Point("attach/reserved")
+		err = pl.t.mem.WriteAt(pl.image.Text, pl.base)
+		if err == nil {
+			fault.Point("attach/written")
+			var result uint64
+			if result, err = s.Run(pl.base+mem.Addr(setup), pl.header.Size, memfd); err == nil {
+				err = agent.SetupError(int64(result))
+			}
+		}
+		if err == nil {
+			fault.Point("attach/mapped")
+			return nil
+		}
+		if _, undo := s.Syscall(unix.SYS_MUNMAP, base, pl.size); undo != nil {
+			return &RestoreError{Pid: pl.t.proc.Pid, What: "the agent's reservation stays mapped", Err: errors.Join(undo, err)}
+		}
+		return err
+	})
+}
+
+// hook fills the tables and swaps the allocators' pointers. The target runs.
+func (pl *placing) hook(domains []Domain) error {
+	h, m := &pl.header, pl.t.mem
+	h.Image = uint64(pl.base)
+	if err := pl.fillLedger(domains); err != nil {
+		return err
+	}
+	if err := agent.WriteHeader(m, pl.base+agent.TablesOffset, h); err != nil {
+		return err
+	}
+	fault.Point("attach/ledger")
+	for _, w := range pl.ledger {
+		if err := fault.Err("attach/hook"); err != nil {
+			return err
+		}
+		if err := w.Install(m); err != nil {
+			return fmt.Errorf("hook: %w", err)
+		}
+		fault.Point("attach/hooked")
+	}
+	if err := writeState(m, pl.base, agent.StateTracking); err != nil {
+		return err
+	}
+	fault.Point("attach/state")
+	// The one store that makes every hook active.
+	if err := mem.PutU64(m, pl.base+agent.FlagOffset, 1); err != nil {
+		return err
+	}
+	fault.Point("attach/active")
+	return nil
+}
+
+// fillLedger reads the allocators and decides what each hooked word will hold.
+func (pl *placing) fillLedger(domains []Domain) error {
+	l := pl.in.Layout.Allocator
+	offsets := [agent.Functions]cpython.Offset{agent.Malloc: l.Malloc, agent.Calloc: l.Calloc, agent.Realloc: l.Realloc, agent.Free: l.Free}
+	for _, d := range domains {
+		for f, off := range offsets {
+			at := off.From(pl.in.Allocators[d])
+			old, err := mem.U64(pl.t.mem, at)
+			if err != nil {
+				return fmt.Errorf("read allocator %v.%s: %w", d, agent.FunctionNames[f], err)
+			}
+			hook, err := pl.image.Symbol(agent.HookSymbol(int(d), f))
+			if err != nil {
+				return err
+			}
+			w := inject.Word{Addr: at, Old: old, New: uint64(pl.base) + hook}
+			pl.header.Original[d][f] = old
+			pl.header.Ledger[len(pl.ledger)] = agent.Ledger{
+				Address: uint64(at), Old: old, New: w.New, Kind: agent.LedgerAllocator, What: uint32(d)<<8 | uint32(f),
+			}
+			pl.ledger = append(pl.ledger, w)
+		}
+	}
+	return nil
+}
+
+// undo takes everything out again after a failure.
+func (pl *placing) undo(ctx context.Context) error {
+	a := &placed{image: pl.base, size: pl.size, header: &pl.header}
+	d, err := pl.t.remove(ctx, a)
+	if err == nil && !d.Unmapped {
+		err = errors.New(d.Why)
+	}
+	if err != nil {
+		return &RestoreError{Pid: pl.t.proc.Pid, What: "the agent stays mapped", Err: err}
+	}
+	return nil
+}
+
+// writeState stores one of agent.State… in the tables of the agent whose image is at base.
+func writeState(m mem.Writer, base mem.Addr, state uint64) error {
+	return mem.PutU64(m, base+agent.TablesOffset+agent.StateOffset, state)
+}
+
+// memoryTotal is the machine's memory, bytes.
+func memoryTotal() (uint64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "MemTotal:")
+	f := strings.Fields(rest)
+	if len(f) == 0 {
+		return 0, errors.New("/proc/meminfo has no MemTotal")
+	}
+	kb, err := strconv.ParseUint(f[0], 10, 54)
+	return kb << 10, err
+}
+
+func describe(in *cpython.Interpreter) Python {
+	return Python{
+		Version: in.Version.String(), Flavour: in.Flavour.String(), Debug: in.Debug,
+		FreeThreaded: in.FreeThreaded, Path: in.Module.Path,
+	}
+}
+
+// pythonOf is what the tables say of the interpreter.
+func pythonOf(h *agent.Tables) Python {
+	return Python{
+		Version: unpackVersion(h.Python.Version).String(),
+		Flavour: cpython.Flavour(h.Python.Flavour).String(),
+	}
+}
+
+// packVersion and unpackVersion are how the tables hold a version: a byte each, the last one level and serial.
+func packVersion(v cpython.Version) uint32 {
+	return uint32(v.Major)<<24 | uint32(v.Minor)<<16 | uint32(v.Micro)<<8 | uint32(v.Level)<<4 | uint32(v.Serial)&0xf
+}
+
+func unpackVersion(p uint32) cpython.Version {
+	return cpython.Version{
+		Major: uint8(p >> 24), Minor: uint8(p >> 16), Micro: uint8(p >> 8),
+		Level: cpython.Level(p >> 4 & 0xf), Serial: uint8(p & 0xf),
+	}
+}

@@ -1,0 +1,299 @@
+package profiler
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/call"
+	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/inject"
+	"github.com/heaptap/heaptap/internal/fault"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
+)
+
+// Detach ends tracking: it puts back every hooked word that still holds ours, and unmaps the agent once no thread is in
+// it. Where something in the target still points to the agent (another tool wrapped our hooks), the agent stays as a
+// pass-through, and the result says so.
+func Detach(ctx context.Context, pid int) (*Detachment, error) {
+	t, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	unlock, err := t.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	a, err := t.tracked()
+	if err != nil {
+		return nil, err
+	}
+	return t.remove(ctx, a)
+}
+
+// Repair takes out whatever heaptap left in the process: agents of attaches and detaches that were cut short, and
+// pass-throughs that nothing needs any more. It also ends tracking.
+func Repair(ctx context.Context, pid int) (*Detachment, error) {
+	t, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	unlock, err := t.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all, err := t.locate()
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("process %d: %w", pid, ErrNotTracked)
+	}
+	sum := &Detachment{Unmapped: true}
+	// The last placed may be in front of the others.
+	for _, a := range all {
+		if a.err != nil {
+			return nil, a.err
+		}
+		d, err := t.remove(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		sum.Restored += d.Restored
+		sum.Foreign = append(sum.Foreign, d.Foreign...)
+		sum.Pause = max(sum.Pause, d.Pause)
+		if !d.Unmapped {
+			sum.Unmapped, sum.Why = false, d.Why
+		}
+	}
+	return sum, nil
+}
+
+// remove takes one agent out of the target.
+func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
+	d := &Detachment{}
+	// A forked child shares its parent's tables: they are not its to write.
+	own := a.header != nil && a.state() != Forked
+	if a.header != nil {
+		if own {
+			if err := writeState(t.mem, a.image, agent.StateUnhooking); err != nil {
+				return nil, err
+			}
+		}
+		fault.Point("detach/begun")
+		if err := t.unhook(a, d); err != nil {
+			return nil, err
+		}
+		if err := mem.PutU64(t.mem, a.flagAt(), 0); err != nil && own {
+			return nil, err
+		}
+		fault.Point("detach/inactive")
+	}
+	stays := func(why string) (*Detachment, error) {
+		d.Why = why
+		if own {
+			return d, writeState(t.mem, a.image, agent.StatePassive)
+		}
+		return d, nil
+	}
+	user, err := t.pointsInto(a)
+	if err != nil {
+		return nil, err
+	}
+	if user != "" {
+		return stays(user + " still points to the agent")
+	}
+	quiet, err := t.unmap(ctx, a, d)
+	if err != nil {
+		return nil, err
+	}
+	if !quiet {
+		return stays("a thread stayed inside an allocator")
+	}
+	d.Unmapped = true
+	return d, t.verifyGone(a)
+}
+
+// unhook puts back the hooked words.
+func (t *target) unhook(a *placed, d *Detachment) error {
+	for _, e := range a.header.Ledger {
+		if e.Kind == agent.LedgerFree {
+			continue
+		}
+		w := inject.Word{Addr: mem.Addr(e.Address), Old: e.Old, New: e.New}
+		have, err := mem.U64(t.mem, w.Addr)
+		if err != nil {
+			return fmt.Errorf("unhook: %w", err)
+		}
+		var changed *inject.ChangedError
+		err = w.Restore(t.mem)
+		switch {
+		case errors.As(err, &changed):
+			d.Foreign = append(d.Foreign, fmt.Sprintf("%s holds %#x, which heaptap did not put there; left alone", hookName(e), changed.Have))
+		case err != nil:
+			return fmt.Errorf("unhook: %w", err)
+		case have == e.New:
+			d.Restored++
+		}
+		fault.Point("detach/unhooked")
+	}
+	return nil
+}
+
+func hookName(e agent.Ledger) string {
+	d, f := int(e.What>>8), int(e.What&0xff)
+	if d >= agent.Domains || f >= agent.Functions {
+		return fmt.Sprintf("word at %#x", e.Address)
+	}
+	return "allocator " + agent.DomainNames[d] + "." + agent.FunctionNames[f]
+}
+
+// text is the range of the agent's code.
+func (a *placed) text() (from, to mem.Addr) { return a.image, a.image + agent.FlagOffset }
+
+// pointsInto looks for words that lead into the agent in the writable data of loaded modules, where other tools keep
+// the allocators that they wrapped, and names the first module that has one.
+func (t *target) pointsInto(a *placed) (string, error) {
+	modules, err := dso.Modules(t.proc, t.mem)
+	if err != nil {
+		return "", err
+	}
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return "", err
+	}
+	from, to := a.text()
+	var buf []byte
+	for _, m := range modules {
+		for _, mp := range maps {
+			if !mp.Write || mp.Shared || mp.End <= m.Start || mp.Start >= m.End {
+				continue
+			}
+			n := int(min(mp.Size(), 64<<20))
+			if cap(buf) < n {
+				buf = make([]byte, n)
+			}
+			buf = buf[:n]
+			if err := t.mem.ReadAt(buf, mp.Start); err != nil {
+				continue // unmapped meanwhile
+			}
+			if at := findWord(buf, from, to); at >= 0 {
+				return fmt.Sprintf("a word of %s (at %v)", m.Path, mp.Start+mem.Addr(at)), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// findWord returns the offset in b of the first aligned word whose value lies in [from, to), or -1.
+func findWord(b []byte, from, to mem.Addr) int {
+	for i := 0; i+8 <= len(b); i += 8 {
+		if v := mem.Addr(binary.LittleEndian.Uint64(b[i:])); v >= from && v < to {
+			return i
+		}
+	}
+	return -1
+}
+
+const (
+	unmapTries = 40                    // looks for an instant at which no thread is in the agent
+	unmapWait  = 25 * time.Millisecond // between them
+	scanStack  = 1 << 20               // bytes of each stack that are searched for return addresses
+)
+
+// unmap removes the agent's memory once no thread is in its code. It returns false when there was always one.
+func (t *target) unmap(ctx context.Context, a *placed, d *Detachment) (bool, error) {
+	plan, err := call.Prepare(t.proc, call.Options{})
+	if err != nil {
+		return false, err
+	}
+	for try := 0; ; try++ {
+		quiet := false
+		report, err := plan.BorrowAll(ctx, func(s *call.Session, threads []call.StoppedThread) error {
+			var err error
+			if quiet, err = t.quiet(a, threads); err != nil || !quiet {
+				return err
+			}
+			fault.Point("detach/quiet")
+			if _, err := s.Syscall(unix.SYS_MUNMAP, uint64(a.image), a.size); err != nil {
+				return fmt.Errorf("unmap the agent: %w", err)
+			}
+			fault.Point("detach/unmapped")
+			return nil
+		})
+		d.Pause = max(d.Pause, report.Pause)
+		if err != nil || quiet {
+			return quiet, err
+		}
+		if try == unmapTries {
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(unmapWait):
+		}
+	}
+}
+
+// quiet reports whether no stopped thread is in the agent's code or will return to it: no program counter is there,
+// and no word on a stack leads there.
+func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
+	from, to := a.text()
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return false, err
+	}
+	buf := make([]byte, scanStack)
+	for _, th := range threads {
+		if th.PC >= from && th.PC < to {
+			return false, nil
+		}
+		stack, ok := mappingAt(maps, th.SP)
+		if !ok {
+			continue // a thread without a stack has nowhere to return to
+		}
+		sp := th.SP &^ 7
+		n := int(min(uint64(stack.End-sp), scanStack))
+		if err := t.mem.ReadAt(buf[:n], sp); err != nil {
+			return false, err
+		}
+		if findWord(buf[:n], from, to) >= 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func mappingAt(maps []proc.Mapping, a mem.Addr) (proc.Mapping, bool) {
+	for _, m := range maps {
+		if m.Contains(a) {
+			return m, true
+		}
+	}
+	return proc.Mapping{}, false
+}
+
+// verifyGone checks that nothing is mapped where the agent was. Something new of the target's own may be there.
+func (t *target) verifyGone(a *placed) error {
+	left, err := t.locate()
+	if err != nil {
+		return err
+	}
+	for _, l := range left {
+		if l.image == a.image {
+			return &RestoreError{Pid: t.proc.Pid, What: "the agent is still mapped", Err: errors.New("munmap had no effect")}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
+)
+
+// The agent's reservation has a size that nothing else has, so that one left behind by a heaptap that was killed before
+// it could write anything there is still found: its size modulo reserveModulus.
+const (
+	reserveModulus = 16 << 20
+	reserveMark    = 0x7a9000
+)
+
+// target is a process that is being worked on.
+type target struct {
+	proc *proc.Process
+	mem  *proc.Mem
+}
+
+func open(pid int) (*target, error) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	m, err := p.Mem()
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return &target{p, m}, nil
+}
+
+func (t *target) close() { t.proc.Close() }
+
+// lock keeps other heaptaps off this target until the returned function is called or this process ends. It is the
+// kernel's lock on a name, so that nothing is left behind; a heaptap in another network namespace is not seen.
+func (t *target) lock() (unlock func(), err error) {
+	name := fmt.Sprintf("@heaptap/%d/%d", t.proc.Pid, t.proc.StartTicks())
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", name)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("process %d: %w", t.proc.Pid, ErrBusy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("process %d: lock: %w", t.proc.Pid, err)
+	}
+	return func() { l.Close() }, nil
+}
+
+// placed is one agent in a target.
+type placed struct {
+	image  mem.Addr // where the image stands; the whole reservation begins here
+	size   uint64   // of the reservation
+	tables proc.Mapping
+	header *agent.Tables // nil where it was never written
+	err    error         // why the header cannot be used, for example another version's
+	active bool          // the flag page's word
+}
+
+func (a *placed) tablesAt() mem.Addr { return a.image + agent.TablesOffset }
+func (a *placed) flagAt() mem.Addr   { return a.image + agent.FlagOffset }
+
+// state is what the agent does for the target that it was found in.
+func (a *placed) state() State {
+	switch {
+	case a.header == nil:
+		return Incomplete
+	case a.header.State == agent.StateTracking && a.active:
+		return Tracking
+	case a.header.State == agent.StateTracking:
+		return Forked
+	case a.header.State == agent.StatePassive:
+		return Passive
+	}
+	return Incomplete
+}
+
+// locate finds the agents in the target, also half-made ones.
+func (t *target) locate() ([]*placed, error) {
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return nil, err
+	}
+	var found []*placed
+	for _, m := range maps {
+		switch {
+		case isTables(m):
+			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + agent.TablesOffset, tables: m}
+			h, err := agent.ReadHeader(t.mem, m.Start)
+			if errors.Is(err, agent.ErrNoTables) && m.Path != tablesName {
+				continue // somebody else's shared memory
+			}
+			var other *agent.OtherVersionError
+			if errors.As(err, &other) {
+				a.err = &OtherVersionError{Pid: t.proc.Pid, Have: other.Have, Want: other.Want}
+			} else if err == nil {
+				a.header = h
+				// A flag page that was never mapped reads as inactive.
+				if flag, err := mem.U32(t.mem, a.flagAt()); err == nil {
+					a.active = flag != 0
+				}
+			}
+			found = append(found, a)
+		case isReservation(m):
+			found = append(found, &placed{image: m.Start, size: m.Size()})
+		}
+	}
+	return found, nil
+}
+
+const tablesName = "/memfd:heaptap"
+
+// isTables reports whether a mapping may hold the agent's tables.
+func isTables(m proc.Mapping) bool {
+	return m.Shared && (m.Path == tablesName || m.Path == "/dev/zero") &&
+		(m.Size()+agent.TablesOffset)%reserveModulus == reserveMark
+}
+
+// isReservation reports whether a mapping is a reservation in which nothing was placed.
+func isReservation(m proc.Mapping) bool {
+	return m.Inode == 0 && !m.Shared && m.Exec && !m.Write && m.Size()%reserveModulus == reserveMark &&
+		m.Size() > agent.MinTables
+}
+
+// tracked returns the agent that tracks the target, or that would if it were whole.
+func (t *target) tracked() (*placed, error) {
+	all, err := t.locate()
+	if err != nil {
+		return nil, err
+	}
+	var best *placed
+	for _, a := range all {
+		if best == nil || rank(a) > rank(best) {
+			best = a
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("process %d: %w", t.proc.Pid, ErrNotTracked)
+	}
+	return best, best.err
+}
+
+func rank(a *placed) int {
+	switch a.state() {
+	case Tracking, Forked:
+		return 2
+	case Passive:
+		return 0
+	}
+	return 1
+}
