@@ -16,6 +16,7 @@ import (
 type TracedError struct {
 	Pid, Tid   int
 	Tracer     int    // pid of the tracer
+	TracerTid  int    // its thread that traces
 	TracerName string // its command name
 }
 
@@ -126,15 +127,14 @@ func (t *Tracer) diagnose(pid, tid int, err error) error {
 		return fmt.Errorf("seize thread %d: %w", tid, ErrGone) // a zombie answers EPERM
 	}
 	if st.TracerPid != 0 {
-		return &TracedError{Pid: pid, Tid: tid, Tracer: st.TracerPid, TracerName: commandName(st.TracerPid)}
+		te := &TracedError{Pid: pid, Tid: tid, Tracer: st.TracerPid, TracerTid: st.TracerPid}
+		te.TracerName = "unknown"
+		if tracer, err := proc.Open(st.TracerPid); err == nil { // /proc/TID exists for every thread
+			if ts, err := tracer.Status(st.TracerPid); err == nil {
+				te.Tracer, te.TracerName = ts.Tgid, ts.Name
+			}
+		}
+		return te
 	}
 	return &PermissionError{Pid: pid, Tid: tid, Err: err, Facts: Diagnose(p)}
-}
-
-func commandName(pid int) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(b))
 }

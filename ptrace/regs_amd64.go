@@ -24,6 +24,9 @@ const (
 func (r *Regs) PC() mem.Addr { return mem.Addr(r.Rip) }
 func (r *Regs) SP() mem.Addr { return mem.Addr(r.Rsp) }
 
+// ThreadPointer is the address by which thread-local storage is found.
+func (r *Regs) ThreadPointer() mem.Addr { return mem.Addr(r.FsBase) }
+
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Rip = uint64(a) }
 
@@ -118,6 +121,15 @@ func (r *Regs) absoluteTimeout() bool {
 		return r.Rsi&futexCommand == futexWaitBitset
 	case unix.SYS_CLOCK_NANOSLEEP:
 		return r.Rsi&timerAbstime != 0
+	}
+	return false
+}
+
+// WillRestart reports, at the exit of a system call, whether the kernel is about to make it again.
+func (r *Regs) WillRestart() bool {
+	switch r.Result() {
+	case restartSys, restartNoIntr, restartNoHand, restartBlock:
+		return r.InSyscall()
 	}
 	return false
 }

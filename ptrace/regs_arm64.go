@@ -23,6 +23,9 @@ const (
 func (r *Regs) PC() mem.Addr { return mem.Addr(r.Pc) }
 func (r *Regs) SP() mem.Addr { return mem.Addr(r.Sp) }
 
+// ThreadPointer is not among these registers on arm64.
+func (r *Regs) ThreadPointer() mem.Addr { return 0 }
+
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Pc = uint64(a) }
 
@@ -40,3 +43,6 @@ func (r *Regs) Cloak() bool { return false }
 
 // Rewind does nothing on arm64.
 func (r *Regs) Rewind() {}
+
+// WillRestart does nothing on arm64.
+func (r *Regs) WillRestart() bool { return false }

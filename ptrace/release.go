@@ -2,6 +2,7 @@ package ptrace
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/heaptap/heaptap/internal/fault"
@@ -35,8 +36,8 @@ func (t *Thread) Save(buf []byte) (State, error) {
 // Restore gives a stopped thread its state back and verifies it. The order is the protocol: extended state, mask,
 // interrupt, registers. The mask is only ever blocked while registers are set that end in restoring it, so it comes
 // before them; the interrupt makes the kernel decide about an interrupted system call even when the thread stands at
-// the exit of another one.
-func (t *Thread) Restore(s *State) error {
+// the exit of another one. scratch is working space as large as the buffer given to Save.
+func (t *Thread) Restore(s *State, scratch []byte) error {
 	if s.XState != nil {
 		if err := t.SetXState(s.XState); err != nil {
 			return err
@@ -55,10 +56,10 @@ func (t *Thread) Restore(s *State) error {
 		return err
 	}
 	fault.Point("ptrace/regs-restored")
-	return t.verify(s)
+	return t.verify(s, scratch)
 }
 
-func (t *Thread) verify(s *State) error {
+func (t *Thread) verify(s *State, scratch []byte) error {
 	if err := t.Regs(&t.regs); err != nil {
 		return err
 	}
@@ -75,13 +76,24 @@ func (t *Thread) verify(s *State) error {
 	if s.XState == nil {
 		return nil
 	}
-	now := make([]byte, len(s.XState)+1)
-	n, err := t.XState(now)
+	n, err := t.XState(scratch)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(now[:n], s.XState) {
+	if !bytes.Equal(scratch[:n], s.XState) {
 		return t.fail("restore", fmt.Errorf("extended state is not what was written"))
 	}
 	return nil
+}
+
+// LetGo detaches from a stopped thread in which nothing was changed. Where the stop made a system call answer EINTR,
+// the kernel is told to decide anew.
+func (t *Thread) LetGo() error {
+	// Registers that cannot be read (a 32-bit thread's) are no reason to keep the thread.
+	if err := t.Regs(&t.regs); err == nil && t.regs.Cloak() {
+		if err := t.SetRegs(&t.regs); err != nil {
+			return errors.Join(err, t.Detach(0))
+		}
+	}
+	return t.Detach(0)
 }

@@ -1,0 +1,170 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/heaptap/heaptap/internal/fault"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/ptrace"
+)
+
+// firstTry bounds the wait for a thread to stop when there are others to try.
+const firstTry = 200 * time.Millisecond
+
+func (pl *Plan) borrow(ctx context.Context, fn func(*Session) error) (Report, error) {
+	var report Report
+	if err := pl.ready(ctx, &report); err != nil {
+		return report, err
+	}
+	tids, err := pl.candidates()
+	if err != nil {
+		return report, err
+	}
+	for i, tid := range tids {
+		limit := pl.opts.Timeout
+		if i < len(tids)-1 {
+			limit = min(limit, firstTry)
+		}
+		var called bool
+		report.Tid = tid
+		called, err = pl.borrowThread(ctx, tid, limit, &report, fn)
+		if called || ctx.Err() != nil || !worthAnother(err) {
+			return report, err
+		}
+		report.Notes = append(report.Notes, fmt.Sprintf("thread %d could not be borrowed: %v", tid, err))
+	}
+	return report, fmt.Errorf("%w: %w", ErrNoThread, err)
+}
+
+// worthAnother reports whether another thread may be borrowed where this one could not be.
+func worthAnother(err error) bool {
+	var noPlace *NoPlaceError
+	return errors.Is(err, ptrace.ErrDeadline) || errors.Is(err, ptrace.ErrGone) || errors.As(err, &noPlace)
+}
+
+// ready checks that the process is still the one that was prepared for, and lets a thread finish that another tracer
+// was killed with.
+func (pl *Plan) ready(ctx context.Context, report *Report) error {
+	if err := pl.process.Check(); err != nil {
+		return err
+	}
+	if err := pl.sameProgram(); err != nil {
+		return err
+	}
+	return pl.finishOrphan(ctx, report)
+}
+
+// borrowThread borrows one thread; called says whether fn was called.
+func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, report *Report,
+	fn func(*Session) error) (called bool, err error) {
+	s := &Session{plan: pl, ctx: ctx}
+	tracer := ptrace.Start()
+	err = tracer.Do(func() error {
+		stopCtx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		var err error
+		if s.thread, err = tracer.Seize(pl.process.Pid, tid, 0); err != nil {
+			return err
+		}
+		fault.Point("call/seized")
+		began := time.Now()
+		if _, err := s.thread.Stop(stopCtx); err != nil {
+			return err
+		}
+		return s.use(began, report, func() error {
+			called = true
+			return fn(s)
+		})
+	})
+	return called, errors.Join(err, tracer.Close())
+}
+
+// use runs fn with the thread, which has just stopped, and gives the thread back on every path, a panic included.
+func (s *Session) use(began time.Time, report *Report, fn func() error) (err error) {
+	fault.Point("call/stopped")
+	defer func() {
+		err = errors.Join(s.end(), err)
+		report.Pause = time.Since(began)
+		report.Threads = 1
+	}()
+	if err := s.begin(); err != nil {
+		return err
+	}
+	return fn()
+}
+
+// finishOrphan lets a thread run to its end that the record says a tracer was killed with. The thread does so by
+// itself; what is waited for is that it is done, since its frame lies where ours may go.
+func (pl *Plan) finishOrphan(ctx context.Context, report *Report) error {
+	b, err := mem.Bytes(pl.memory, pl.cave.record(), recordSize)
+	if err != nil {
+		return fmt.Errorf("read record: %w", err)
+	}
+	r := decodeRecord(b)
+	if r.Tid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pl.opts.Timeout)
+	defer cancel()
+	tracer := ptrace.Start()
+	err = tracer.Do(func() error { return pl.finishThread(ctx, tracer, r) })
+	err = errors.Join(err, tracer.Close())
+	if err != nil && !errors.Is(err, ptrace.ErrGone) {
+		return fmt.Errorf("thread %d was left in borrowed code: %w", r.Tid, err)
+	}
+	report.Notes = append(report.Notes, fmt.Sprintf("thread %d had been left borrowed by a tracer that was killed", r.Tid))
+	return pl.memory.WriteAt(make([]byte, recordSize), pl.cave.record())
+}
+
+// finishThread lets the record's thread run from system call to system call until it has restored itself: until its
+// stack pointer is no longer in borrowed memory.
+func (pl *Plan) finishThread(ctx context.Context, tracer *ptrace.Tracer, r record) error {
+	th, err := tracer.Seize(pl.process.Pid, int(r.Tid), 0)
+	if err != nil {
+		return err
+	}
+	stop, err := th.Stop(ctx)
+	if err != nil {
+		return err
+	}
+	var regs ptrace.Regs
+	for {
+		if err := th.Regs(&regs); err != nil {
+			return err
+		}
+		if !pl.inBorrowed(r, regs.SP()) {
+			return th.LetGo()
+		}
+		var sig syscall.Signal
+		if stop.Kind == ptrace.Signal {
+			sig = stop.Signal
+		}
+		if err := th.Resume(true, sig); err != nil {
+			return err
+		}
+		if stop, err = th.Wait(ctx); err != nil {
+			return err
+		}
+		if stop.Kind == ptrace.Exited {
+			return ptrace.ErrGone
+		}
+	}
+}
+
+// inBorrowed reports whether a stack pointer lies in a region of the record in which the frame is still intact: after
+// the thread has restored itself, its own stack may one day come to where the region was.
+func (pl *Plan) inBorrowed(r record, sp mem.Addr) bool {
+	for _, g := range r.Region {
+		if !g.contains(sp) {
+			continue
+		}
+		if ret, err := mem.Pointer(pl.memory, g.frame()); err == nil && ret == pl.cave.sigreturn() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,99 @@
+package call
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// cave is where in the target the instructions of a borrowing are. They are the same for every tracer and, once
+// written, stay: bytes that nothing refers to need no undoing, and a tracer that was killed cannot leave them half
+// undone.
+type cave struct {
+	at mem.Addr
+}
+
+// The addresses inside a cave; the code itself is in caveCode, per processor.
+func (c cave) syscall() mem.Addr   { return c.at + caveSyscall }
+func (c cave) sigreturn() mem.Addr { return c.at + caveSigreturn }
+func (c cave) run() mem.Addr       { return c.at + caveRun }
+func (c cave) marker() mem.Addr    { return c.at + caveMarker } // just behind the marker system call
+func (c cave) record() mem.Addr    { return c.at + mem.Addr(caveRecord) }
+
+// caveRecord is the record's place, behind the code; caveSize is the whole.
+var (
+	caveRecord = (len(caveCode) + 7) &^ 7
+	caveSize   = caveRecord + recordSize
+)
+
+// placeCave finds a tail for the cave and writes it there, unless it is there already.
+func placeCave(m mem.Memory, tails []tail) (cave, error) {
+	err := errors.New("no executable page has an unused tail")
+	for _, t := range tails {
+		at := (t.End - mem.Addr(caveSize)).AlignDown(16)
+		if !t.Exec || at < t.Start {
+			continue
+		}
+		if err = digCave(m, at); err == nil {
+			return cave{at}, nil
+		}
+	}
+	return cave{}, fmt.Errorf("place for code: %w", err)
+}
+
+func digCave(m mem.Memory, at mem.Addr) error {
+	now := make([]byte, caveSize)
+	if err := m.ReadAt(now, at); err != nil {
+		return err
+	}
+	if bytes.HasPrefix(now, caveCode) {
+		return nil
+	}
+	// The record first: code without a record would be taken for a used cave.
+	if err := m.WriteAt(make([]byte, recordSize), at+mem.Addr(caveRecord)); err != nil {
+		return err
+	}
+	return m.WriteAt(caveCode, at)
+}
+
+// record says in the target's memory which thread is borrowed, and which memory its frames and stack are in: two
+// regions while it moves from one to the other. Thread 0 means that none is.
+type record struct {
+	Tid    uint64
+	Region [2]region
+}
+
+// region is [Lo, Hi) of the target's memory. In a record it is all that a borrowed thread's stack pointer may be at: the
+// stack, the frame's first word, and the place behind it, where the stack pointer is at rt_sigreturn.
+type region struct{ Lo, Hi mem.Addr }
+
+func (r region) contains(a mem.Addr) bool { return r.Lo <= a && a < r.Hi }
+
+// stackTo is the region of a record for a stack from lo on with the frame at f.
+func stackTo(lo, f mem.Addr) region { return region{lo, f + 16} }
+
+// frame is where the frame is, in a region of a record.
+func (r region) frame() mem.Addr { return r.Hi - 16 }
+
+const recordSize = 5 * 8
+
+func (r record) encode(b []byte) {
+	le := binary.LittleEndian
+	le.PutUint64(b, r.Tid)
+	for i, g := range r.Region {
+		le.PutUint64(b[8+16*i:], uint64(g.Lo))
+		le.PutUint64(b[16+16*i:], uint64(g.Hi))
+	}
+}
+
+func decodeRecord(b []byte) record {
+	le := binary.LittleEndian
+	r := record{Tid: le.Uint64(b)}
+	for i := range r.Region {
+		r.Region[i] = region{mem.Addr(le.Uint64(b[8+16*i:])), mem.Addr(le.Uint64(b[16+16*i:]))}
+	}
+	return r
+}

@@ -1,0 +1,44 @@
+package call
+
+import (
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/ptrace"
+)
+
+// supported: borrowing is not implemented on arm64, and Prepare says so. What follows is never reached; it lets the
+// package compile.
+const supported = false
+
+const (
+	maxXState      = 1 << 10
+	maxFrame       = 8 << 10
+	blockedSignals = 0
+	maxArgs        = 6
+	caveSyscall    = 0
+	caveSigreturn  = 0
+	caveRun        = 0
+	caveMarker     = 0
+)
+
+var caveCode []byte
+
+type frame struct {
+	at    mem.Addr
+	bytes []byte
+}
+
+func buildFrame([]byte, mem.Addr, *ptrace.State, mem.Addr) (frame, error) {
+	return frame{}, ErrUnsupported
+}
+
+func syscallRegs(own *ptrace.Regs, _ cave, _ mem.Addr, _ uint64, _ *[maxArgs]uint64) ptrace.Regs {
+	return *own
+}
+
+func runRegs(own *ptrace.Regs, _ cave, _, _ mem.Addr, _ uint64, _ *[maxArgs]uint64) ptrace.Regs {
+	return *own
+}
+
+func sigreturnRegs(own *ptrace.Regs, _ cave, _ mem.Addr) ptrace.Regs { return *own }
+
+func runResult(*ptrace.Regs) uint64 { return 0 }

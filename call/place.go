@@ -1,0 +1,92 @@
+package call
+
+import (
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
+	"github.com/heaptap/heaptap/ptrace"
+)
+
+const (
+	// placeSize is the room taken on a borrowed thread's own stack: a frame, and below it space for a signal handler,
+	// should one run before the signals are blocked and we are dead.
+	placeSize = 8 * pageSize
+	// searchSize is how far below the stack pointer a place is looked for.
+	searchSize = 1 << 20
+)
+
+// findPlace finds memory for the first frame of a stopped thread: pages of its own stack, far below the stack pointer,
+// that were never touched. No other thread uses those, and no handler's or coroutine's frame can be in them. Where it
+// has no such pages, the second result is false.
+func (pl *Plan) findPlace(tid int, regs *ptrace.Regs, buf []byte) (region, bool) {
+	m, top, ok := pl.ownStack(tid, regs)
+	if !ok {
+		return region{}, false
+	}
+	top = top.AlignDown(pageSize)
+	low := m.Start + pageSize
+	if top > low+searchSize {
+		low = top - searchSize
+	}
+	if top < low+placeSize {
+		return region{}, false
+	}
+	touched, err := pl.memory.Touched(low, int((top-low)/pageSize), buf)
+	if err != nil {
+		return region{}, false
+	}
+	free := 0
+	for i := len(touched) - 1; i >= 0; i-- {
+		if free++; touched[i] {
+			free = 0
+		}
+		if free == placeSize/pageSize {
+			lo := low + mem.Addr(i*pageSize)
+			return region{lo, lo + placeSize}, true
+		}
+	}
+	return region{}, false
+}
+
+// ownStack finds the mapping of the thread's own stack, and where in it the stack may be in use from: the stack
+// pointer, or the end of the mapping when the thread runs on another stack (a signal's, a coroutine's).
+//
+// The first thread's is the kernel's [stack]. Another thread's is known by the C library's thread structure, whose
+// first word points to itself, at the upper end of the same mapping; a thread without one (Go's) has none.
+func (pl *Plan) ownStack(tid int, regs *ptrace.Regs) (m proc.Mapping, top mem.Addr, ok bool) {
+	sp, tp := regs.SP(), regs.ThreadPointer()
+	if tid == pl.process.Pid {
+		for _, m := range pl.maps {
+			if m.Path != "[stack]" {
+				continue
+			}
+			if m.Contains(sp) {
+				return m, sp, true
+			}
+			return m, m.End, true
+		}
+		return m, 0, false
+	}
+	m, ok = findMapping(pl.maps, tp)
+	if !ok || m.Inode != 0 || m.Shared || !m.Read || !m.Write || !m.Contains(sp) || sp >= tp {
+		return m, 0, false
+	}
+	self, err := mem.Pointer(pl.memory, tp)
+	return m, sp, err == nil && self == tp
+}
+
+// findShelf finds unused bytes in a read-only page for a frame, in case a thread has no place on its stack.
+func findShelf(tails []tail, c cave) mem.Addr {
+	for _, t := range tails {
+		end := t.End
+		if c.at >= t.Start && c.at < t.End {
+			end = c.at
+		}
+		if end-t.Start >= shelfSize {
+			return end.AlignDown(16)
+		}
+	}
+	return 0
+}
+
+// shelfSize is room for a frame with AVX-512 state; a thread with more (AMX) does not fit, which is noticed then.
+const shelfSize = 3200

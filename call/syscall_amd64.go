@@ -1,0 +1,4 @@
+package call
+
+// syscallSize is the size of the system call instruction, bytes.
+const syscallSize = 2

@@ -1,0 +1,274 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/internal/fault"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/ptrace"
+)
+
+// StoppedThread is where a thread of a stopped process stands.
+type StoppedThread struct {
+	Tid    int
+	PC, SP mem.Addr
+	// Held is a thread in uninterruptible sleep (a vfork's parent): it did not stop, but will, before it executes
+	// another instruction of its own.
+	Held bool
+}
+
+// other is a thread of a stopped process.
+type other struct {
+	thread *ptrace.Thread
+	held   bool
+}
+
+// world is all threads of a process, stopped.
+type world struct {
+	plan    *Plan
+	tracer  *ptrace.Tracer
+	threads []*other
+	known   map[int]*other
+	notes   []string
+}
+
+// heldAfter is how long a thread may take to stop before its state is looked at.
+const heldAfter = 20 * time.Millisecond
+
+func newWorld(pl *Plan, tracer *ptrace.Tracer) *world {
+	return &world{plan: pl, tracer: tracer, known: make(map[int]*other)}
+}
+
+// seize seizes all threads there are now, which stops none, so that the threads they create are seized from the start.
+func (w *world) seize() error {
+	tids, err := w.plan.process.Threads()
+	if err != nil {
+		return err
+	}
+	w.threads = slices.Grow(w.threads, len(tids)+16)
+	_, err = w.add(tids)
+	return err
+}
+
+// add seizes those of the threads that are new and returns them. A thread that has ended meanwhile is none.
+func (w *world) add(tids []int) ([]*other, error) {
+	from := len(w.threads)
+	for _, tid := range tids {
+		if w.known[tid] != nil {
+			continue
+		}
+		th, err := w.tracer.Seize(w.plan.process.Pid, tid, ptrace.TraceClone)
+		var traced *ptrace.TracedError
+		switch {
+		case errors.Is(err, ptrace.ErrGone):
+			continue
+		case errors.As(err, &traced) && traced.TracerTid == w.tracer.Tid():
+			th = w.tracer.Adopt(tid)
+		case err != nil:
+			return nil, err
+		}
+		o := &other{thread: th}
+		w.known[tid] = o
+		w.threads = append(w.threads, o)
+	}
+	return w.threads[from:], nil
+}
+
+// stop stops all threads: those that are known, then those that appeared, until none does.
+func (w *world) stop(ctx context.Context) error {
+	for fresh := slices.Clone(w.threads); len(fresh) > 0; {
+		for _, o := range fresh {
+			if err := o.thread.Interrupt(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+				return err
+			}
+		}
+		for _, o := range fresh {
+			if err := w.settle(ctx, o); err != nil {
+				return err
+			}
+		}
+		if w.complete() {
+			return nil
+		}
+		tids, err := w.plan.process.Threads()
+		if err != nil {
+			return err
+		}
+		if fresh, err = w.add(tids); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete reports whether the process has as many threads as are known: the directory of its threads has a link for
+// each. It costs a hundredth of listing them.
+func (w *world) complete() bool {
+	var st unix.Stat_t
+	err := unix.Stat(w.plan.process.Path("task"), &st)
+	return err == nil && int(st.Nlink)-2 == len(w.threads)
+}
+
+// settle waits for one thread that was interrupted. One that ended is forgotten.
+func (w *world) settle(ctx context.Context, o *other) error {
+	short, cancel := context.WithTimeout(ctx, heldAfter)
+	defer cancel()
+	_, err := o.thread.Settle(short)
+	if errors.Is(err, ptrace.ErrDeadline) && ctx.Err() == nil {
+		st, serr := w.plan.process.Stat(o.thread.Tid)
+		if serr == nil && st.State == 'D' {
+			o.held = true
+			w.notes = append(w.notes, fmt.Sprintf("thread %d sleeps uninterruptibly and is held there", o.thread.Tid))
+			return nil
+		}
+		_, err = o.thread.Settle(ctx)
+	}
+	if errors.Is(err, ptrace.ErrGone) {
+		delete(w.known, o.thread.Tid)
+		w.threads = slices.DeleteFunc(w.threads, func(x *other) bool { return x == o })
+		return nil
+	}
+	return err
+}
+
+// release lets all threads go but the one given. It goes on after an error, and returns what could not be given back.
+func (w *world) release(except *ptrace.Thread) error {
+	var errs []error
+	for _, o := range w.threads {
+		if o.held || o.thread == except {
+			continue // the kernel detaches from a thread that does not stop when the tracer's OS thread ends
+		}
+		if err := o.thread.LetGo(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+			errs = append(errs, &RestoreError{Tid: o.thread.Tid, Err: err})
+		}
+	}
+	fault.Point("call/released")
+	return errors.Join(errs...)
+}
+
+// describe reads where each thread stands.
+func (w *world) describe() ([]StoppedThread, error) {
+	out := make([]StoppedThread, 0, len(w.threads))
+	var regs ptrace.Regs
+	for _, o := range w.threads {
+		t := StoppedThread{Tid: o.thread.Tid, Held: o.held}
+		if o.held {
+			t.PC, t.SP = w.plan.blockedAt(t.Tid)
+		} else {
+			err := o.thread.Regs(&regs)
+			if errors.Is(err, ptrace.ErrGone) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			t.PC, t.SP = regs.PC(), regs.SP()
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// all stops every thread, runs fn, and lets them go on every path.
+func (pl *Plan) all(ctx context.Context, report *Report, fn func(*world, time.Time) (*ptrace.Thread, error)) error {
+	if err := pl.ready(ctx, report); err != nil {
+		return err
+	}
+	tracer := ptrace.Start()
+	w := newWorld(pl, tracer)
+	err := tracer.Do(func() (err error) {
+		stopCtx, cancel := context.WithTimeout(ctx, pl.opts.Timeout)
+		defer cancel()
+		if err := w.seize(); err != nil {
+			return err
+		}
+		fault.Point("call/all-seized")
+		began := time.Now()
+		var released *ptrace.Thread
+		defer func() {
+			err = errors.Join(w.release(released), err)
+			report.Pause = time.Since(began)
+			report.Threads = len(w.threads)
+		}()
+		if err := w.stop(stopCtx); err != nil {
+			return err
+		}
+		fault.Point("call/all-stopped")
+		released, err = fn(w, began)
+		return err
+	})
+	report.Notes = append(report.Notes, w.notes...)
+	return errors.Join(err, tracer.Close())
+}
+
+func (pl *Plan) freeze(ctx context.Context, fn func() error) (Report, error) {
+	var report Report
+	err := pl.all(ctx, &report, func(*world, time.Time) (*ptrace.Thread, error) { return nil, fn() })
+	return report, err
+}
+
+func (pl *Plan) borrowAll(ctx context.Context, fn func(*Session, []StoppedThread) error) (Report, error) {
+	var report Report
+	tids, err := pl.candidates()
+	if err != nil {
+		return report, err
+	}
+	err = pl.all(ctx, &report, func(w *world, began time.Time) (*ptrace.Thread, error) {
+		s := &Session{plan: pl, ctx: ctx, world: w}
+		for _, tid := range tids {
+			if o := w.known[tid]; o != nil && !o.held {
+				s.thread = o.thread
+				break
+			}
+		}
+		if s.thread == nil {
+			return nil, ErrNoThread
+		}
+		report.Tid = s.Tid()
+		threads, err := w.describe()
+		if err != nil {
+			return nil, err
+		}
+		return s.thread, s.use(began, &report, func() error { return fn(s, threads) })
+	})
+	return report, err
+}
+
+// Redirect makes a stopped thread of a [Plan.BorrowAll] go on at pc. It takes effect at once and is not undone. The
+// borrowed thread itself can be redirected only before its first system call or run.
+func (s *Session) Redirect(tid int, pc mem.Addr) error {
+	fail := func(err error) error { return fmt.Errorf("redirect thread %d to %v: %w", tid, pc, err) }
+	if tid == s.Tid() {
+		if s.armed {
+			return fail(errors.New("it is in use"))
+		}
+		if s.state.Regs.InSyscall() {
+			return fail(errors.New("it is in a system call"))
+		}
+		s.state.Regs.SetPC(pc)
+		s.framed = false
+		return s.thread.SetRegs(&s.state.Regs)
+	}
+	if s.world == nil || s.world.known[tid] == nil {
+		return fail(errors.New("it is not stopped"))
+	}
+	o := s.world.known[tid]
+	if o.held {
+		return fail(errors.New("it is in uninterruptible sleep"))
+	}
+	var regs ptrace.Regs
+	if err := o.thread.Regs(&regs); err != nil {
+		return fail(err)
+	}
+	if regs.InSyscall() {
+		return fail(errors.New("it is in a system call"))
+	}
+	regs.SetPC(pc)
+	return o.thread.SetRegs(&regs)
+}
