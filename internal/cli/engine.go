@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/heaptap/heaptap/profiler"
+)
+
+// liveEngine is package profiler as it is.
+type liveEngine struct{}
+
+func (liveEngine) List(ctx context.Context) ([]profiler.Candidate, error) { return profiler.List(ctx) }
+
+func (liveEngine) Attach(ctx context.Context, pid int, o profiler.AttachOptions) (*profiler.Attachment, error) {
+	return profiler.Attach(ctx, pid, o)
+}
+
+func (liveEngine) ReadStatus(ctx context.Context, pid int) (*profiler.Status, error) {
+	return profiler.ReadStatus(ctx, pid)
+}
+
+func (liveEngine) TakeDump(ctx context.Context, pid int, o profiler.DumpOptions) (*profiler.Dump, error) {
+	return profiler.TakeDump(ctx, pid, o)
+}
+
+func (liveEngine) Detach(ctx context.Context, pid int) (*profiler.Detachment, error) {
+	return profiler.Detach(ctx, pid)
+}
+
+func (liveEngine) Repair(ctx context.Context, pid int) (*profiler.Detachment, error) {
+	return profiler.Repair(ctx, pid)
+}
+
+func (liveEngine) Examine(ctx context.Context, pid int) ([]profiler.Check, error) {
+	return profiler.Examine(ctx, pid)
+}

@@ -1,0 +1,43 @@
+package cli
+
+// ExitCode is what heaptap tells the shell. The numbers are part of the interface: they never change their meaning.
+type ExitCode int
+
+// Exit codes.
+const (
+	ExitOK ExitCode = iota
+	ExitFailure
+	ExitUsage
+	ExitNoProcess
+	ExitNotPython
+	ExitNotPermitted
+	ExitTraced
+	ExitNotTracked
+	ExitBusy
+	ExitUnreadable
+	ExitUnwritable
+	ExitFindings
+	ExitNotRestored
+	ExitInterrupted ExitCode = 130
+)
+
+// exitCodes is the table behind `heaptap help exit-codes`.
+var exitCodes = []struct {
+	code    ExitCode
+	meaning string
+}{
+	{ExitOK, "done"},
+	{ExitFailure, "failed for a reason that has no code of its own"},
+	{ExitUsage, "the command line is wrong"},
+	{ExitNoProcess, "no such process, or it ended or was replaced meanwhile"},
+	{ExitNotPython, "the process is not a Python that heaptap knows"},
+	{ExitNotPermitted, "the kernel does not permit it"},
+	{ExitTraced, "another tracer holds the process"},
+	{ExitNotTracked, "the process is not tracked, or by another version of heaptap"},
+	{ExitBusy, "another heaptap is at work on the process"},
+	{ExitUnreadable, "a file cannot be read, or is not a snapshot"},
+	{ExitUnwritable, "the output cannot be written; nothing was left under its name"},
+	{ExitFindings, "doctor found something that would stop an attach"},
+	{ExitNotRestored, "the process could not be restored fully: look at the message"},
+	{ExitInterrupted, "stopped by Ctrl-C or another signal"},
+}

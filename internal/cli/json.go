@@ -1,0 +1,221 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/profiler"
+)
+
+// The types below are what --json prints. Their field names are part of the interface: fields may be added, none is
+// renamed or changes its unit. *_bytes are bytes, *_ns nanoseconds, times RFC 3339; lists are never null.
+
+const jsonHelp = `ps, attach, status, dump, detach, repair and doctor print JSON with --json.
+Later versions may add fields; they rename none and change no unit. *_bytes are
+bytes, *_ns nanoseconds, times RFC 3339. On failure stdout stays empty: the
+reason is on stderr and in the exit code.
+
+  ps      [{pid, python, rss_bytes, user, tracked, command, problem}]
+          tracked is null or a state; problem says why a process cannot be
+          told or attached to, "" where it can
+  attach  {pid, python, hooked, sample_bytes, pause_ns, tid, took_ns, already,
+          notes}
+          sample_bytes is 0 where every block is tracked
+  status  {pid, state, python, since, sample_bytes, totals: [T], total: T,
+          unseen_frees, stacks, code_objects, threads, agent_text_bytes,
+          agent_tables_bytes, agent_reserved_bytes, lost, not_seen}
+          T is {domain, live_blocks, live_bytes, alloc_blocks, alloc_bytes,
+          freed_blocks, freed_bytes}; the total has no domain
+          state is tracking, displaced, incomplete, pass-through or forked
+  dump    {pid, path, file_bytes, time, live_blocks, live_bytes, pause_ns,
+          took_ns, notes}
+  detach  {pid, restored, foreign, unmapped, why, pause_ns}
+  repair  the same
+  doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}
+          pid is null without one; verdict is ok, warn or stop
+
+  python  {version, flavour, debug, free_threaded, path}, null where unknown
+          flavour is static, shared or embedded`
+
+// jsonFlag adds --json.
+func jsonFlag(c *cobra.Command, on *bool) {
+	c.Flags().BoolVar(on, "json", false, "print JSON (heaptap help json)")
+}
+
+type pythonValue struct {
+	Version      string `json:"version"`
+	Flavour      string `json:"flavour"`
+	Debug        bool   `json:"debug"`
+	FreeThreaded bool   `json:"free_threaded"`
+	Path         string `json:"path"`
+}
+
+func pythonJSON(p profiler.Python) *pythonValue {
+	if p.Version == "" {
+		return nil
+	}
+	return &pythonValue{p.Version, p.Flavour, p.Debug, p.FreeThreaded, p.Path}
+}
+
+type candidateValue struct {
+	Pid      int             `json:"pid"`
+	Python   *pythonValue    `json:"python"`
+	RSSBytes uint64          `json:"rss_bytes"`
+	User     string          `json:"user"`
+	Tracked  *profiler.State `json:"tracked"`
+	Command  string          `json:"command"`
+	Problem  string          `json:"problem"`
+}
+
+func candidatesJSON(list []profiler.Candidate) []candidateValue {
+	out := make([]candidateValue, 0, len(list))
+	for _, c := range list {
+		v := candidateValue{
+			Pid: c.Pid, Python: pythonJSON(c.Python), RSSBytes: c.RSS, User: c.User, Command: c.Command, Problem: c.Problem,
+		}
+		if c.Tracked != "" {
+			v.Tracked = &c.Tracked
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+type attachmentValue struct {
+	Pid         int          `json:"pid"`
+	Python      *pythonValue `json:"python"`
+	Hooked      []string     `json:"hooked"`
+	SampleBytes uint64       `json:"sample_bytes"`
+	PauseNS     int64        `json:"pause_ns"`
+	Tid         int          `json:"tid"`
+	TookNS      int64        `json:"took_ns"`
+	Already     bool         `json:"already"`
+	Notes       []string     `json:"notes"`
+}
+
+func attachmentJSON(pid int, o profiler.AttachOptions, at *profiler.Attachment) attachmentValue {
+	v := attachmentValue{
+		Pid: pid, Python: pythonJSON(at.Python), Hooked: []string{}, SampleBytes: o.SampleBytes, PauseNS: int64(at.Pause),
+		Tid: at.Tid, TookNS: int64(at.Took), Already: at.Already, Notes: list(at.Notes),
+	}
+	for _, d := range at.Hooked {
+		v.Hooked = append(v.Hooked, d.String())
+	}
+	return v
+}
+
+type totalsValue struct {
+	Domain      string `json:"domain,omitempty"`
+	LiveBlocks  uint64 `json:"live_blocks"`
+	LiveBytes   uint64 `json:"live_bytes"`
+	AllocBlocks uint64 `json:"alloc_blocks"`
+	AllocBytes  uint64 `json:"alloc_bytes"`
+	FreedBlocks uint64 `json:"freed_blocks"`
+	FreedBytes  uint64 `json:"freed_bytes"`
+}
+
+func totalsJSON(name string, t profiler.Totals) totalsValue {
+	return totalsValue{name, t.LiveBlocks, t.LiveBytes, t.AllocBlocks, t.AllocBytes, t.FreedBlocks, t.FreedBytes}
+}
+
+type statusValue struct {
+	Pid                int            `json:"pid"`
+	State              profiler.State `json:"state"`
+	Python             *pythonValue   `json:"python"`
+	Since              *time.Time     `json:"since"`
+	SampleBytes        uint64         `json:"sample_bytes"`
+	Totals             []totalsValue  `json:"totals"`
+	Total              totalsValue    `json:"total"`
+	UnseenFrees        uint64         `json:"unseen_frees"`
+	Stacks             uint64         `json:"stacks"`
+	CodeObjects        uint64         `json:"code_objects"`
+	Threads            uint64         `json:"threads"`
+	AgentTextBytes     uint64         `json:"agent_text_bytes"`
+	AgentTablesBytes   uint64         `json:"agent_tables_bytes"`
+	AgentReservedBytes uint64         `json:"agent_reserved_bytes"`
+	Lost               uint64         `json:"lost"`
+	NotSeen            []string       `json:"not_seen"`
+}
+
+func statusJSON(s *profiler.Status) statusValue {
+	v := statusValue{
+		Pid: s.Pid, State: s.State, Python: pythonJSON(s.Python), SampleBytes: s.SampleBytes, Totals: []totalsValue{},
+		Total: totalsJSON("", sumTotals(s.Totals)), UnseenFrees: s.UnseenFrees, Stacks: s.Stacks, CodeObjects: s.CodeObjects,
+		Threads: s.Threads, AgentTextBytes: s.AgentText, AgentTablesBytes: s.AgentTables, AgentReservedBytes: s.AgentReserved,
+		Lost: s.Lost, NotSeen: list(s.NotSeen),
+	}
+	if !s.Since.IsZero() {
+		v.Since = &s.Since
+	}
+	for _, t := range s.Totals {
+		v.Totals = append(v.Totals, totalsJSON(t.Domain.String(), t))
+	}
+	return v
+}
+
+type dumpValue struct {
+	Pid        int       `json:"pid"`
+	Path       string    `json:"path"`
+	FileBytes  int64     `json:"file_bytes"`
+	Time       time.Time `json:"time"`
+	LiveBlocks int64     `json:"live_blocks"`
+	LiveBytes  int64     `json:"live_bytes"`
+	PauseNS    int64     `json:"pause_ns"`
+	TookNS     int64     `json:"took_ns"`
+	Notes      []string  `json:"notes"`
+}
+
+func dumpJSON(pid int, path string, size int64, d *profiler.Dump) dumpValue {
+	total := d.Snapshot.Total()
+	return dumpValue{
+		Pid: pid, Path: path, FileBytes: size, Time: d.Snapshot.Time, LiveBlocks: total[heap.InuseBlocks],
+		LiveBytes: total[heap.InuseBytes], PauseNS: int64(d.Pause), TookNS: int64(d.Took), Notes: list(d.Notes),
+	}
+}
+
+type detachmentValue struct {
+	Pid      int      `json:"pid"`
+	Restored int      `json:"restored"`
+	Foreign  []string `json:"foreign"`
+	Unmapped bool     `json:"unmapped"`
+	Why      string   `json:"why"`
+	PauseNS  int64    `json:"pause_ns"`
+}
+
+func detachmentJSON(pid int, d *profiler.Detachment) detachmentValue {
+	return detachmentValue{pid, d.Restored, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
+}
+
+type checkValue struct {
+	Name     string           `json:"name"`
+	Verdict  profiler.Verdict `json:"verdict"`
+	Fact     string           `json:"fact"`
+	WayRound string           `json:"way_round"`
+}
+
+type checksValue struct {
+	Pid     *int         `json:"pid"`
+	Blocked int          `json:"blocked"`
+	Checks  []checkValue `json:"checks"`
+}
+
+func checksJSON(pid int, checks []profiler.Check) checksValue {
+	v := checksValue{Blocked: blocked(checks), Checks: make([]checkValue, 0, len(checks))}
+	if pid != 0 {
+		v.Pid = &pid
+	}
+	for _, c := range checks {
+		v.Checks = append(v.Checks, checkValue{c.Name, c.Verdict, c.Fact, c.WayRound})
+	}
+	return v
+}
+
+// list makes JSON show an empty list rather than null.
+func list(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}

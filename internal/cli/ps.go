@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/heaptap/heaptap/profiler"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "ps",
+		Short: "List the Python processes",
+		Long: "Lists the Python processes that can be seen from here, with their exact\n" +
+			"versions, and tells which are tracked.",
+		Example: example(
+			"heaptap ps", "list them",
+			"sudo heaptap ps", "those of other users too",
+			"heaptap ps --json | jq '.[].pid'", "for scripts"),
+		GroupID:           groupLook,
+		Args:              exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := a.Engine.List(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.writeJSON(candidatesJSON(list))
+			}
+			a.showCandidates(list)
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (a *app) showCandidates(list []profiler.Candidate) {
+	if len(list) == 0 {
+		fmt.Fprintln(a.Stderr, "no Python process can be seen from here")
+		return
+	}
+	g := grid{align: []align{right, left, left, right, left, left, left}}
+	g.add("PID", "PYTHON", "BUILD", "RSS", "USER", "TRACKED", "COMMAND")
+	problems := map[string][]int{}
+	var order []string
+	for _, p := range list {
+		g.add(strconv.Itoa(p.Pid), cmp.Or(p.Python.Version, "?"), cmp.Or(buildText(p.Python), "?"), sizeText(p.RSS),
+			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"), printable(p.Command))
+		if p.Problem != "" {
+			if problems[p.Problem] == nil {
+				order = append(order, p.Problem)
+			}
+			problems[p.Problem] = append(problems[p.Problem], p.Pid)
+		}
+	}
+	st := a.stdoutStyle()
+	g.write(a.Stdout, a.Term.Width(), st.header)
+	if len(order) > 0 {
+		fmt.Fprintln(a.Stdout)
+	}
+	for _, why := range order {
+		hang(a.Stdout, pidsText(problems[why])+": ", printable(why), a.Term.Width())
+	}
+}
+
+// trackedText is short enough for a column.
+func trackedText(s profiler.State) string {
+	if s == profiler.Tracking {
+		return "yes"
+	}
+	return string(s)
+}
+
+// pidsText names the first few of many processes.
+func pidsText(pids []int) string {
+	const most = 5
+	s := ""
+	for i, pid := range pids[:min(len(pids), most)] {
+		if i > 0 {
+			s += ", "
+		}
+		s += strconv.Itoa(pid)
+	}
+	if rest := len(pids) - most; rest > 0 {
+		s += fmt.Sprintf(" and %d more", rest)
+	}
+	return s
+}

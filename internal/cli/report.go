@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/report"
+)
+
+// reportOptions is what the flags of report say.
+type reportOptions struct {
+	by         string
+	show       string
+	blocks     bool
+	cumulative bool
+	top        int
+	stack      bool
+	info       bool
+	minShare   float64
+	invert     bool
+	records    bool
+
+	metric   heap.Metric
+	grouping heap.Grouping
+	width    int    // of the terminal that the report goes to; 0: not limited
+	title    string // of pages
+}
+
+// reportFormat is one way to show a snapshot.
+type reportFormat struct {
+	name, meaning string
+	flags         []string // that it listens to, beside those of every format
+	file          string   // extension of the file that it goes to by default, "" for standard output
+	write         func(io.Writer, *heap.Snapshot, reportOptions) error
+}
+
+func reportFormats() []reportFormat {
+	return []reportFormat{
+		{"table", "lines or functions with the most memory", []string{"by", "show", "blocks", "cumulative", "top", "stack", "info"},
+			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative, Top: o.top,
+					Width: o.width, Stack: o.stack, Info: o.info})
+			}},
+		{"tree", "calls, callers above callees", []string{"by", "show", "blocks", "min-share"},
+			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.Tree(w, s, report.TreeOptions{Metric: o.metric, By: o.grouping, MinShare: o.minShare / 100,
+					Width: o.width})
+			}},
+		{"flame", "a flame graph: one HTML page for any browser", []string{"by", "show", "blocks", "invert"},
+			".html", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.Flame(w, s, report.FlameOptions{Metric: o.metric, By: o.grouping, Invert: o.invert, Title: o.title})
+			}},
+		{"folded", "a line for each stack, for flame graph scripts", []string{"show", "blocks"},
+			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.Folded(w, s, report.FoldedOptions{Metric: o.metric})
+			}},
+		{"speedscope", "for www.speedscope.app", []string{"show", "blocks"},
+			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.Speedscope(w, s, report.SpeedscopeOptions{Metric: o.metric, Name: o.title})
+			}},
+		{"json", "for programs: totals, lines, functions", []string{"show", "blocks", "records"},
+			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.JSON(w, s, report.JSONOptions{Metric: o.metric, Records: o.records})
+			}},
+		{"csv", "for spreadsheets: a row for each stack and label", nil,
+			"", func(w io.Writer, s *heap.Snapshot, _ reportOptions) error { return report.CSV(w, s) }},
+	}
+}
+
+func (a *app) reportCommand() *cobra.Command {
+	var o reportOptions
+	var as, out string
+	formats := reportFormats()
+	c := &cobra.Command{
+		Use:   "report FILE",
+		Short: "Show where the memory was allocated",
+		Long: "Shows a snapshot that `heaptap dump` wrote, or any other heap profile in pprof's\n" +
+			"format; - is standard input.\n\n" + formatsHelp(formats),
+		Example: example(
+			"heaptap report now.pb.gz --stack", "a table, and the largest stack",
+			"heaptap report now.pb.gz --by function --cumulative", "what was on the stack",
+			"heaptap report now.pb.gz --show allocated", "not what lives, what ever was",
+			"heaptap report now.pb.gz --as tree", "who called whom",
+			"heaptap report now.pb.gz --as flame -o now.html", "for the browser"),
+		GroupID:           groupReport,
+		Args:              exactly("FILE"),
+		ValidArgsFunction: completeSnapshot,
+		RunE: func(c *cobra.Command, args []string) error {
+			i := slices.IndexFunc(formats, func(f reportFormat) bool { return f.name == as })
+			if i < 0 {
+				return wrongUse(c, "%q is no kind of report: %s", as, strings.Join(formatNames(formats), ", "))
+			}
+			if err := o.resolve(c, formats[i]); err != nil {
+				return err
+			}
+			return a.report(args[0], out, formats[i], o)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&as, "as", "table", "the `KIND` of report: "+strings.Join(formatNames(formats), ", "))
+	f.StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output, the default save for flame")
+	f.StringVar(&o.show, "show", "live", "which blocks: live, allocated (ever) or peak")
+	f.BoolVar(&o.blocks, "blocks", false, "sort and weigh by blocks, not by bytes")
+	f.StringVar(&o.by, "by", "line", "tell apart by line or only by function")
+	f.BoolVar(&o.cumulative, "cumulative", false, "table: count what callees allocated, too")
+	f.IntVar(&o.top, "top", report.DefaultTop, "table: the `N` largest rows; 0 is all")
+	f.BoolVar(&o.stack, "stack", false, "table: the largest stack of the first row, too")
+	f.BoolVar(&o.info, "info", false, "table: what is known about the snapshot, too")
+	f.Float64Var(&o.minShare, "min-share", 100*report.DefaultMinShare,
+		"tree: leave out what has less than `PERCENT`; 0 is nothing")
+	f.BoolVar(&o.invert, "invert", false, "flame: what allocated first, its callers below")
+	f.BoolVar(&o.records, "records", false, "json: every stack and label, too")
+	a.fixedCompletion(c, "as", formatNames(formats)...)
+	a.fixedCompletion(c, "by", "line", "function")
+	a.fixedCompletion(c, "show", "live", "allocated", "peak")
+	return c
+}
+
+func formatNames(formats []reportFormat) []string {
+	names := make([]string, len(formats))
+	for i, f := range formats {
+		names[i] = f.name
+	}
+	return names
+}
+
+func formatsHelp(formats []reportFormat) string {
+	g := grid{align: []align{left, left}}
+	for _, f := range formats {
+		g.add("  "+f.name, f.meaning)
+	}
+	var b strings.Builder
+	g.write(&b, 0, nil)
+	return b.String()
+}
+
+// resolve checks the flags and turns them into what package report wants.
+func (o *reportOptions) resolve(c *cobra.Command, format reportFormat) error {
+	general := []string{"as", "output", "help"}
+	var deaf error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(general, f.Name) && !slices.Contains(format.flags, f.Name) {
+			deaf = wrongUse(c, "--%s does nothing with --as %s", f.Name, format.name)
+		}
+	})
+	if deaf != nil {
+		return deaf
+	}
+	switch o.show {
+	case "live":
+		o.metric = heap.InuseBytes
+	case "allocated":
+		o.metric = heap.AllocBytes
+	case "peak":
+		o.metric = heap.PeakBytes
+	default:
+		return wrongUse(c, "--show %q: it is live, allocated or peak", o.show)
+	}
+	if o.blocks {
+		o.metric = o.metric.Other()
+	}
+	switch o.by {
+	case "line":
+		o.grouping = heap.ByLine
+	case "function":
+		o.grouping = heap.ByFunction
+	default:
+		return wrongUse(c, "--by %q: it is line or function", o.by)
+	}
+	if o.minShare == 0 {
+		o.minShare = -1 // package report's zero is its default
+	}
+	if o.top == 0 {
+		o.top = -1
+	}
+	return nil
+}
+
+// report shows the snapshot in the file at path.
+func (a *app) report(path, out string, format reportFormat, o reportOptions) error {
+	s, err := a.readSnapshot(path)
+	if err != nil {
+		return err
+	}
+	o.title = strings.TrimSuffix(filepath.Base(path), ".pb.gz")
+	if path == "-" {
+		o.title = "heaptap"
+	}
+	if out == "" {
+		out = "-"
+		if format.file != "" {
+			out = o.title + format.file
+		}
+	}
+	if out == "-" {
+		o.width = a.Term.Width()
+	}
+	size, err := a.output(out, func(w io.Writer) error { return format.write(w, s, o) })
+	if err == nil && out != "-" {
+		fmt.Fprintf(a.Stderr, "wrote %s (%s)\n", a.stderrStyle().bold(printable(out)), sizeText(uint64(size)))
+	}
+	return err
+}
+
+func (a *app) readSnapshot(path string) (*heap.Snapshot, error) {
+	name, in := path, a.Stdin
+	if path == "-" {
+		name = "standard input"
+	} else {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, &inputError{path, err}
+		}
+		defer f.Close()
+		in = f
+	}
+	s, err := heap.Read(in)
+	if err != nil {
+		return nil, &inputError{name, err}
+	}
+	return s, nil
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/heaptap/heaptap/profiler"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status PID",
+		Short: "Show what is tracked, and what that costs",
+		Long: "Shows the totals by allocator domain, live and ever, what tracking itself takes,\n" +
+			"and what it does not see. The process is not stopped.",
+		Example: example(
+			"heaptap status 4711", "show it",
+			"heaptap status 4711 --json | jq .total.live_bytes", "for scripts"),
+		GroupID:           groupTrack,
+		Args:              exactly("PID"),
+		ValidArgsFunction: a.completePid,
+		RunE: func(c *cobra.Command, args []string) error {
+			pid, err := a.target(c, args[0])
+			if err != nil {
+				return err
+			}
+			s, err := a.Engine.ReadStatus(c.Context(), pid)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.writeJSON(statusJSON(s))
+			}
+			a.showStatus(s)
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// stateMeaning explains a state to somebody who has not read the design, and what to do where something is to be done.
+func stateMeaning(s profiler.State) (meaning, hint string) {
+	switch s {
+	case profiler.Tracking:
+		return "tracking", ""
+	case profiler.Displaced:
+		return "displaced: some hooks were taken out by somebody else",
+			"`heaptap detach PID` and `heaptap attach PID` hook anew"
+	case profiler.Incomplete:
+		return "incomplete: an attach or detach was cut short", "`heaptap repair PID` gives everything back"
+	case profiler.Passive:
+		return "pass-through: detached, but something still points into the agent", "`heaptap detach PID` tries again"
+	case profiler.Forked:
+		return "forked: a child of a tracked process; hooks inherited, nothing recorded",
+			"`heaptap detach PID` takes the hooks out"
+	}
+	return string(s), ""
+}
+
+func (a *app) showStatus(s *profiler.Status) {
+	st := a.stdoutStyle()
+	meaning, hint := stateMeaning(s.State)
+	if s.State == profiler.Tracking && !s.Since.IsZero() {
+		meaning += fmt.Sprintf(" since %s (%s), %s", s.Since.Format(time.DateTime),
+			a.Now().Sub(s.Since).Round(time.Second), samplingText(s.SampleBytes))
+	}
+	width := a.Term.Width()
+	hang(a.Stdout, "process  ", fmt.Sprint(s.Pid), width)
+	if s.Python.Version != "" {
+		hang(a.Stdout, "python   ", pythonText(s.Python), width)
+	}
+	hang(a.Stdout, "state    ", meaning, width)
+
+	fmt.Fprintln(a.Stdout)
+	totalsGrid(s).write(a.Stdout, 0, st.header)
+
+	fmt.Fprintln(a.Stdout)
+	facts := grid{align: []align{right, left}}
+	facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before the attach")
+	if s.Lost > 0 {
+		facts.add(countText(s.Lost), "allocations NOT recorded, since a table was full")
+	}
+	facts.add(countText(s.Stacks), "stack nodes")
+	facts.add(countText(s.CodeObjects), "code objects")
+	facts.add(countText(s.Threads), "threads that have allocated")
+	facts.add(sizeText(s.AgentText+s.AgentTables), fmt.Sprintf("taken by heaptap: code %s, tables %s (%s of addresses)",
+		sizeText(s.AgentText), sizeText(s.AgentTables), sizeText(s.AgentReserved)))
+	facts.write(a.Stdout, 0, nil)
+
+	if len(s.NotSeen) > 0 {
+		fmt.Fprintf(a.Stdout, "\nnot seen:\n")
+	}
+	for _, why := range s.NotSeen {
+		hang(a.Stdout, "  - ", printable(why), width)
+	}
+	if hint != "" {
+		a.hint(a.name(hint))
+	}
+}
+
+func totalsGrid(s *profiler.Status) *grid {
+	g := &grid{align: []align{left, right, right, right, right, right, right}}
+	g.add("domain", "live", "blocks", "allocated", "blocks", "freed", "blocks")
+	row := func(name string, t profiler.Totals) {
+		g.add(name, sizeText(t.LiveBytes), countText(t.LiveBlocks), sizeText(t.AllocBytes), countText(t.AllocBlocks),
+			sizeText(t.FreedBytes), countText(t.FreedBlocks))
+	}
+	for _, t := range s.Totals {
+		row(t.Domain.String(), t)
+	}
+	row("total", sumTotals(s.Totals))
+	return g
+}
+
+func sumTotals(list []profiler.Totals) (sum profiler.Totals) {
+	for _, t := range list {
+		sum.LiveBlocks += t.LiveBlocks
+		sum.LiveBytes += t.LiveBytes
+		sum.AllocBlocks += t.AllocBlocks
+		sum.AllocBytes += t.AllocBytes
+		sum.FreedBlocks += t.FreedBlocks
+		sum.FreedBytes += t.FreedBytes
+	}
+	return sum
+}
