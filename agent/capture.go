@@ -42,12 +42,14 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 		return fmt.Errorf("tables at %v: %w", a, ErrNoTables)
 	}
 	var work []part
+	bases := h.Bases // filled as leaves are taken
+	bases.Next = h.Leaves.Next
 	for _, w := range []struct {
 		buf  *[]byte
 		win  Window
 		size uint64
 	}{
-		{&c.bases, h.Bases, 8},
+		{&c.bases, bases, 8},
 		{&c.leaves, h.Leaves, leafSize},
 		{&c.nodes, h.Nodes, uint64(unsafe.Sizeof(Node{}))},
 		{&c.slots, h.Slots, 4},
@@ -58,9 +60,8 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 		}
 		work = append(work, p)
 	}
-	// The leaves' directory may have grown between the two counters.
-	if len(c.bases)/8 < len(c.leaves)/leafSize {
-		c.leaves = c.leaves[:len(c.bases)/8*leafSize]
+	if len(c.bases)/8 != len(c.leaves)/leafSize {
+		return badTables("%d leaves with %d bases", len(c.leaves)/leafSize, len(c.bases)/8)
 	}
 	if err := readParts(r, work); err != nil {
 		return err

@@ -187,7 +187,7 @@ func (t *target) pointsInto(a *placed) (string, error) {
 			if err := t.mem.ReadAt(buf, mp.Start); err != nil {
 				continue // unmapped meanwhile
 			}
-			if at := findWord(buf, from, to); at >= 0 {
+			if at := findWord(buf, 0, from, to); at >= 0 {
 				return fmt.Sprintf("a word of %s (at %v)", m.Path, mp.Start+mem.Addr(at)), nil
 			}
 		}
@@ -195,9 +195,9 @@ func (t *target) pointsInto(a *placed) (string, error) {
 	return "", nil
 }
 
-// findWord returns the offset in b of the first aligned word whose value lies in [from, to), or -1.
-func findWord(b []byte, from, to mem.Addr) int {
-	for i := 0; i+8 <= len(b); i += 8 {
+// findWord returns the offset in b, from start on, of the first aligned word whose value lies in [from, to), or -1.
+func findWord(b []byte, start int, from, to mem.Addr) int {
+	for i := start; i+8 <= len(b); i += 8 {
 		if v := mem.Addr(binary.LittleEndian.Uint64(b[i:])); v >= from && v < to {
 			return i
 		}
@@ -246,9 +246,21 @@ func (t *target) unmap(ctx context.Context, a *placed, d *Detachment) (bool, err
 	}
 }
 
-// quiet reports whether no stopped thread is in the agent's code or will return to it: no program counter is there,
-// and no word on a stack leads there.
+// quiet reports whether no stopped thread is in the agent's code or will return to it. The agent calls out only with
+// its thread's depth set, so that a return address on a stack matters only then (others are what earlier calls left in
+// unused slots); and a signal handler that interrupted the agent has its program counter in a signal frame.
 func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
+	if a.header != nil {
+		records, err := agent.ReadThreads(t.mem, a.tablesAt(), a.header)
+		if err != nil {
+			return false, err
+		}
+		for i := range records {
+			if records[i].Depth != 0 {
+				return false, nil
+			}
+		}
+	}
 	from, to := a.text()
 	maps, err := t.proc.Maps()
 	if err != nil {
@@ -264,12 +276,14 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 			continue // a thread without a stack has nowhere to return to
 		}
 		sp := th.SP &^ 7
-		n := int(min(uint64(stack.End-sp), scanStack))
-		if err := t.mem.ReadAt(buf[:n], sp); err != nil {
+		b := buf[:min(uint64(stack.End-sp), scanStack)]
+		if err := t.mem.ReadAt(b, sp); err != nil {
 			return false, err
 		}
-		if findWord(buf[:n], from, to) >= 0 {
-			return false, nil
+		for at := findWord(b, 0, from, to); at >= 0; at = findWord(b, at+8, from, to) {
+			if call.IsSavedPC(t.mem, sp+mem.Addr(at)) {
+				return false, nil
+			}
 		}
 	}
 	return true, nil

@@ -250,7 +250,7 @@ enum { HT_LEDGER_ENTRIES = 99 };
 struct ht_window {
 	u64 offset;  /* from the start of the tables, page aligned */
 	u64 entries; /* capacity */
-	u64 next;    /* bump counter, atomic */
+	u64 next;    /* bump counter, atomic (bases have none: they go with leaves) */
 	u64 pad;
 };
 HT_ASSERT_SIZE(struct ht_window, 32);
