@@ -140,7 +140,7 @@ func TestGoal(t *testing.T) {
 	}{
 		{1.4, true, "goal: x: 1.40 (at most 1.50): reached\n"},
 		{1.6, true, "goal: x: 1.60 (at most 1.50): not reached\n"},
-		{1.4, false, "goal: x: 1.40 (at most 1.50): not reached\n"},
+		{1.4, false, "goal: x: 1.40 (at most 1.50): not reached, as not all could be measured\n"},
 		{math.NaN(), true, "goal: x: NaN (at most 1.50): not reached\n"},
 	} {
 		var out bytes.Buffer

@@ -150,7 +150,10 @@ func (b *bench) dumps(ctx context.Context, in interpreter, w workload, result *d
 		return err
 	}
 	defer t.close()
-	if err := t.do("run", nil); err != nil {
+	var kept struct {
+		Check int64 `json:",string"` // how many blocks the program keeps
+	}
+	if err := t.do("run", &kept); err != nil {
 		return err
 	}
 	s, err := b.tap.status(ctx, t.pid)
@@ -177,6 +180,9 @@ func (b *bench) dumps(ctx context.Context, in interpreter, w workload, result *d
 		printing, err := b.tap.table(ctx, file)
 		if err != nil {
 			return err
+		}
+		if snap.LiveBlocks < kept.Check {
+			return fmt.Errorf("snapshot has %d live blocks, but %s keeps %d", snap.LiveBlocks, w.name, kept.Check)
 		}
 		result.Blocks, result.File = snap.LiveBlocks, snap.FileBytes
 		pause = append(pause, seconds(snap.PauseNS))

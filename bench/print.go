@@ -229,7 +229,10 @@ func (o *overhead) printGoals(out io.Writer) {
 // goal prints one number beside what it should be at most; format is for both.
 func goal(out io.Writer, what string, got, want float64, format string, whole bool) {
 	verdict := "not reached"
-	if got <= want && whole { // NaN is not
+	switch {
+	case !whole:
+		verdict = "not reached, as not all could be measured"
+	case got <= want: // NaN is not
 		verdict = "reached"
 	}
 	fmt.Fprintf(out, "goal: %s: "+format+" (at most "+format+"): %s\n", what, got, want, verdict)
@@ -307,6 +310,9 @@ func printPauses(out io.Writer, all []attachPause) {
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%.3f\t%.3f\t%.3f", name, s.Count, s.Median*1e3, s.P99*1e3, s.Worst*1e3))
 	}
 	for _, p := range all {
+		if p.Error != "" {
+			continue
+		}
 		row(fmt.Sprintf("attach, %d threads", p.Threads), p.Attach)
 		row(fmt.Sprintf("detach, %d threads", p.Threads), p.Detach)
 		row("  longest gap seen by the busy thread", p.Seen)
@@ -324,6 +330,9 @@ func printPauses(out io.Writer, all []attachPause) {
 func printDumps(out io.Writer, all []dumpCost) {
 	rows := []string{"dump\tblocks\ttrie nodes\tfile MiB\tpause ms\tdump s\ttable s\tboth s\tboth, longest s"}
 	for _, d := range all {
+		if d.Error != "" {
+			continue
+		}
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f", d.Program, d.Blocks, d.Stacks,
 			float64(d.File)/(1<<20), d.Pause.Median*1e3, d.Dump.Median, d.Table.Median, d.Both.Median, d.Both.Worst))
 	}

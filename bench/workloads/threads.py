@@ -2,7 +2,7 @@
 import queue
 import threading
 
-WORKERS = 4
+WORKERS, AHEAD = 4, 64
 DONE = None
 
 
@@ -21,18 +21,19 @@ def prepare(size):
 
 
 def run(size):
-    jobs, results = queue.Queue(64), queue.Queue()
+    jobs, results = queue.Queue(AHEAD), queue.Queue()
     workers = [threading.Thread(target=work, args=(jobs, results)) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
-    for job in range(size):
-        jobs.put(job)
+    total = 0
+    for job in range(size + AHEAD):
+        if job < size:
+            jobs.put(job)
+        if job >= AHEAD:  # so that results do not pile up, however long this runs
+            number, squares = results.get()
+            total += number ^ squares
     for _ in workers:
         jobs.put(DONE)
     for worker in workers:
         worker.join()
-    total = 0
-    for _ in range(size):
-        job, squares = results.get()
-        total += job ^ squares
     return total, None
