@@ -36,7 +36,7 @@ type Server struct {
 	stdin   io.Closer
 	output  *tail
 	visits  *visitors
-	exited  chan struct{}
+	end     sync.Once
 }
 
 // startLimit bounds the time between starting Python and its first words.
@@ -56,7 +56,7 @@ func Start(ctx context.Context, python, dir string) (*Server, error) {
 	if err := os.WriteFile(program, source, 0o644); err != nil {
 		return nil, fmt.Errorf("start demo server: %w", err)
 	}
-	s := &Server{Source: program, output: &tail{}, exited: make(chan struct{})}
+	s := &Server{Source: program, output: &tail{}}
 	stdout, err := s.start(path, program)
 	if err != nil {
 		return nil, fmt.Errorf("start demo server: %w", err)
@@ -93,10 +93,6 @@ func (s *Server) start(python, program string) (io.Reader, error) {
 		r.Close()
 		return nil, err
 	}
-	go func() {
-		s.command.Wait()
-		close(s.exited)
-	}()
 	return r, nil
 }
 
@@ -114,22 +110,11 @@ func (s *Server) greeting(ctx context.Context, stdout io.Reader) (port int, err 
 		if _, err := fmt.Sscanf(text, "serving %d %d", &port, &s.Pid); err == nil {
 			return port, nil
 		}
-		<-s.exitOrGiveUp()
+		s.Close()
 		return 0, fmt.Errorf("%w (%s or later is needed): %s", ErrNoPython, minimum, s.output.lastLine())
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-}
-
-// exitOrGiveUp is closed when the server has ended, with all its last words, or will not.
-func (s *Server) exitOrGiveUp() <-chan struct{} {
-	s.stdin.Close()
-	timer := time.AfterFunc(patience, s.kill)
-	go func() {
-		<-s.exited
-		timer.Stop()
-	}()
-	return s.exited
 }
 
 // patience is how long a server may take to end by itself.
@@ -143,15 +128,20 @@ func (s *Server) Visits() (answered, failed int64) {
 	return s.visits.answered.Load(), s.visits.failed.Load()
 }
 
-// Exited is closed when the server has ended.
-func (s *Server) Exited() <-chan struct{} { return s.exited }
-
 // Close ends visitors and server and waits until both are gone. It may be called again.
+//
+// Nothing waits for the server before: a wait in the process that traces it, by whatever thread and for whatever state,
+// would take the ptrace stops that the tracer waits for (wait_task_stopped in the kernel's exit.c).
 func (s *Server) Close() {
-	if s.visits != nil {
-		s.visits.stop()
-	}
-	<-s.exitOrGiveUp()
+	s.end.Do(func() {
+		if s.visits != nil {
+			s.visits.stop()
+		}
+		s.stdin.Close()
+		timer := time.AfterFunc(patience, s.kill)
+		s.command.Wait() // how it ended does not matter, nor does that it was killed
+		timer.Stop()
+	})
 }
 
 // tail keeps the end of what a process says on stderr.
