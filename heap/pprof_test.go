@@ -315,13 +315,18 @@ func TestReadRefuses(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Snapshot){
-		"parent 3 is not before it":      func(s *Snapshot) { s.Stacks[3].Parent = 3 },
-		"frame 99 of":                    func(s *Snapshot) { s.Stacks[3].Frame = 99 },
-		"stack 99 of":                    func(s *Snapshot) { s.Records[1].Stack = 99 },
-		"label text 99 of":               func(s *Snapshot) { s.Records[1].Type = 99 },
-		"age -2 s":                       func(s *Snapshot) { s.Records[1].Age = -2 },
-		"alloc_objects is negative":      func(s *Snapshot) { s.Records[1].AllocBlocks = -1 },
-		"the first string is not empty":  func(s *Snapshot) { s.Strings[0] = "x" },
+		"parent 3 is not before it":     func(s *Snapshot) { s.Stacks[3].Parent = 3 },
+		"frame 99 of":                   func(s *Snapshot) { s.Stacks[3].Frame = 99 },
+		"stack 99 of":                   func(s *Snapshot) { s.Records[1].Stack = 99 },
+		"label text 99 of":              func(s *Snapshot) { s.Records[1].Type = 99 },
+		"age -2 s":                      func(s *Snapshot) { s.Records[1].Age = -2 },
+		"alloc_objects is negative":     func(s *Snapshot) { s.Records[1].AllocBlocks = -1 },
+		"the first string is not empty": func(s *Snapshot) { s.Strings[0] = "x" },
+		"has more than 262144 frames": func(s *Snapshot) {
+			for range MaxDepth {
+				s.Stacks = append(s.Stacks, Stack{Parent: int32(len(s.Stacks)) - 1})
+			}
+		},
 		"line -1 in a function":          func(s *Snapshot) { s.Frames[1].Line = -1 },
 		"has neither a newline nor \": ": func(s *Snapshot) { s.Info[0].Key = "a: b" },
 	} {

@@ -18,6 +18,10 @@ const None int32 = -1
 // UnknownAge is the Age of blocks whose age is not known.
 const UnknownAge int32 = -1
 
+// MaxDepth is the most frames that a stack may have. Python's default limit is 1000; far beyond the bound here,
+// functions that follow calls into calls would themselves run out of stack.
+const MaxDepth = 1 << 18
+
 // Frame is one place in a program.
 type Frame struct {
 	Func      string // qualified name where known, "" where unknown
@@ -147,7 +151,7 @@ func (s *Snapshot) Callers(stack int32) []Frame {
 }
 
 // Check tells whether the snapshot keeps the rules that are stated on its types: indices in range, parents before
-// children, values not negative, and totals that fit an int64 (so that no sum of values can overflow). Functions of
+// children, no stack deeper than MaxDepth, values not negative, and totals that fit an int64 (so that no sum of values can overflow). Functions of
 // this package and of its users may panic on a snapshot that does not; [Read] returns only snapshots that do.
 func (s *Snapshot) Check() error {
 	if len(s.Strings) > 0 && s.Strings[0] != "" {
@@ -158,9 +162,16 @@ func (s *Snapshot) Check() error {
 			return fmt.Errorf("check snapshot: frame %d: line %d in a function from line %d", i, f.Line, f.FirstLine)
 		}
 	}
+	depth := make([]int32, len(s.Stacks))
 	for i, n := range s.Stacks {
 		if n.Parent < None || int(n.Parent) >= i {
 			return fmt.Errorf("check snapshot: stack %d: parent %d is not before it", i, n.Parent)
+		}
+		if n.Parent != None {
+			depth[i] = depth[n.Parent] + 1
+		}
+		if depth[i] >= MaxDepth {
+			return fmt.Errorf("check snapshot: stack %d has more than %d frames", i, MaxDepth)
 		}
 		if n.Frame < 0 || int(n.Frame) >= len(s.Frames) {
 			return fmt.Errorf("check snapshot: stack %d: frame %d of %d", i, n.Frame, len(s.Frames))
