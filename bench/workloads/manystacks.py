@@ -1,4 +1,4 @@
-"""So many live blocks in 100,000 distinct stacks, 30 deep. For the cost of a dump and of its table.
+"""So many live blocks of 64 bytes in 100,000 distinct stacks, 30 deep. For the cost of a dump and of its table.
 
 The program is generated: five levels of ten functions, each of which calls, on ten lines, the ten functions of the next
 level, so that each of the 10 ** 5 ways down is a stack of its own. Recursion above them makes the stacks deep.
@@ -19,8 +19,8 @@ def source():
 
 
 def leaf(keep, blocks):
-    for _ in range(blocks):
-        keep.append(object())
+    for i in range(blocks):
+        keep.append((keep, i & 127, None))
 
 
 def down(depth, top, keep, blocks):

@@ -1,4 +1,4 @@
-"""So many live blocks, all of them allocated at one place. For the cost of a dump."""
+"""So many live blocks of 64 bytes, all of them allocated at one place. For the cost of a dump."""
 
 
 def prepare(size):
@@ -7,5 +7,5 @@ def prepare(size):
 
 def run(kept):
     for i in range(len(kept)):
-        kept[i] = object()
+        kept[i] = (kept, i & 127, None)
     return len(kept), kept
