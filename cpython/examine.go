@@ -98,21 +98,25 @@ func (c *candidate) version() (Version, error) {
 		h, err := mem.U32(c.reader, a)
 		return versionHex(h), err
 	}
-	var v Version
-	found := false
-	err = scanWritable(c.reader, c.id.Module, func(b []byte) bool {
-		v, found = parseVersionText(b)
-		return found
-	})
+	v, found, err := writtenVersion(c.reader, c.id.Module)
 	if err == nil && !found {
 		err = c.notReady("it is still starting: its version text is not there yet")
 	}
 	return v, err
 }
 
+// writtenVersion finds in a module's data the text that Py_GetVersion put together there at start-up.
+func writtenVersion(r mem.Reader, m *dso.Module) (v Version, found bool, err error) {
+	err = scanWritable(r, m, func(b []byte) bool {
+		v, found = findVersionText(b)
+		return found
+	})
+	return v, found, err
+}
+
 const (
 	scanChunk   = 1 << 20
-	scanOverlap = 256     // longer than a version text, a multiple of 8
+	scanOverlap = 2 * maxVersionText
 	maxScan     = 1 << 26 // bytes of one module's data
 )
 

@@ -112,7 +112,7 @@ func (f *finder) unreadable(err error) error {
 	return &NotPythonError{Pid: f.process.Pid}
 }
 
-// candidates are the modules that export the interpreter or, if none does, the program if its symbol table has it.
+// candidates are the modules that export the interpreter or, if none does, the program if it is linked in.
 func (f *finder) candidates() ([]*candidate, error) {
 	var out []*candidate
 	for _, m := range f.modules {
@@ -128,14 +128,24 @@ func (f *finder) candidates() ([]*candidate, error) {
 	if len(out) > 0 {
 		return out, nil
 	}
+	return f.linkedIn()
+}
+
+// linkedIn looks for an interpreter that is linked into the program and not exported. The version text that it wrote
+// into its data shows it; only then is it worth reading the file's symbol table.
+func (f *finder) linkedIn() ([]*candidate, error) {
 	program := f.modules[0]
+	v, ok, err := writtenVersion(f.reader, program)
+	if err != nil || !ok {
+		return nil, err
+	}
 	static, err := program.Symtab(allNames()...)
 	if err != nil {
-		return nil, nil // stripped, or the file is not there: nothing to be learned
+		return nil, &UnsupportedError{Identity: Identity{Version: v, Flavour: Embedded, Module: program},
+			Why: fmt.Sprintf("the program exports none of its symbols, and: %v", err)}
 	}
 	c := &candidate{finder: f, id: Identity{Module: program}, symbols: symbols{module: program, static: static}}
-	is, err := c.symbols.has(symGetVersion, wrappers[Obj])
-	if err != nil || !is {
+	if is, err := c.symbols.has(symGetVersion, wrappers[Obj]); err != nil || !is {
 		return nil, err
 	}
 	return []*candidate{c}, nil
@@ -150,32 +160,7 @@ func (f *finder) nothing() error {
 			}
 		}
 	}
-	for _, m := range f.modules {
-		if v, ok := f.hidden(m); ok {
-			return &UnsupportedError{Identity: Identity{Version: v, Module: m}, Why: "the program exports none of Python's " +
-				"symbols and has no symbol table"}
-		}
-	}
 	return &NotPythonError{Pid: f.process.Pid}
-}
-
-// hidden looks for the runtime of 3.13 and later, by its cookie, in a module that exports nothing.
-func (f *finder) hidden(m *dso.Module) (Version, bool) {
-	if !m.Main {
-		return Version{}, false
-	}
-	var v Version
-	found := false
-	_ = scanWritable(f.reader, m, func(b []byte) bool {
-		for i := 0; i+16 <= len(b); i += 8 {
-			if string(b[i:i+8]) == debugCookie {
-				v, found = versionHex(uint32(b[i+8])|uint32(b[i+9])<<8|uint32(b[i+10])<<16|uint32(b[i+11])<<24), true
-				return true
-			}
-		}
-		return false
-	})
-	return v, found
 }
 
 // symbols finds a module's symbols: those it exports and, where read, those of its file's full table.

@@ -3,32 +3,78 @@ package cpython
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
 
-// interpreters lists the Python programs on this machine: those that pyenv built, and Debian's own.
-func interpreters(t testing.TB) []string {
+// program is a Python on this machine, in this file system or in a root of its own.
+type program struct {
+	root, path string
+}
+
+func (p program) String() string { return strings.TrimPrefix(p.root+p.path, "/") }
+
+// interpreters lists the supported Pythons: those that pyenv built, Debian's own, and those in the project's roots
+// (tools/roots). Debug builds and 2.7 are in refused.
+func interpreters(t testing.TB) []program {
+	t.Helper()
+	var found []program
+	for _, p := range allPrograms(t) {
+		if !p.refused() {
+			found = append(found, p)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatal("no Python interpreter was found: neither /usr/bin/python3.* nor any in ~/.pyenv/versions")
+	}
+	return found
+}
+
+func (p program) refused() bool {
+	base := filepath.Base(p.path)
+	return strings.HasSuffix(base, "d") || strings.HasSuffix(base, "t") || strings.HasPrefix(base, "python2")
+}
+
+func allPrograms(t testing.TB) []program {
 	t.Helper()
 	home, err := os.UserHomeDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := filepath.Glob(filepath.Join(home, ".pyenv", "versions", "3.*", "bin", "python3"))
+	roots, err := filepath.Glob("../.roots/*/usr")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat("/usr/bin/python3"); err == nil {
-		found = append(found, "/usr/bin/python3")
+	var found []program
+	add := func(root, pattern string) {
+		paths, err := filepath.Glob(root + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			path = strings.TrimPrefix(path, root)
+			if fi, err := os.Lstat(root + path); err == nil && fi.Mode().IsRegular() && !strings.Contains(path, "-") {
+				found = append(found, program{root, path})
+			}
+		}
 	}
-	if len(found) == 0 {
-		t.Fatal("no Python interpreter was found: neither /usr/bin/python3 nor any in ~/.pyenv/versions")
+	add("", filepath.Join(home, ".pyenv/versions/*/bin/python[23].*"))
+	add("", "/usr/bin/python[23].*")
+	for _, usr := range roots {
+		root, err := filepath.Abs(filepath.Dir(usr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(root, "/usr/bin/python[23].*")
 	}
 	return found
 }
@@ -42,12 +88,34 @@ type target struct {
 	out  *bufio.Reader
 }
 
-// start runs a program and waits for its first line, which must be "ready".
-func start(t testing.TB, env []string, name string, args ...string) *target {
+// startPython runs testdata/target.py.
+func startPython(t testing.TB, p program, env ...string) *target {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	source, err := os.ReadFile("testdata/target.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.start(t, string(source), env...)
+}
+
+// start runs a Python program given as text. Its first line of output must be "ready".
+func (p program) start(t testing.TB, source string, env ...string) *target {
+	t.Helper()
+	cmd := exec.Command(p.path, "-c", source)
+	if p.root != "" {
+		if os.Geteuid() != 0 {
+			t.Skip("another root can only be entered by root")
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: p.root}
+		cmd.Dir = "/"
+	}
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(cmd.Env, env...)
+	return startCommand(t, cmd)
+}
+
+func startCommand(t testing.TB, cmd *exec.Cmd) *target {
+	t.Helper()
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -60,14 +128,16 @@ func start(t testing.TB, env []string, name string, args ...string) *target {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	tg := &target{t: t, in: stdin, out: bufio.NewReader(stdout)}
 	t.Cleanup(func() {
-		stdin.Close()
 		cancel()
+		stdin.Close()
 		cmd.Wait()
 	})
 	if got := tg.read(); got != "ready" {
-		t.Fatalf("%s: first line %q, want ready", name, got)
+		t.Fatalf("%v: first line %q, want ready", cmd, got)
 	}
 	if tg.proc, err = proc.Open(cmd.Process.Pid); err != nil {
 		t.Fatal(err)
@@ -89,13 +159,21 @@ func (tg *target) read() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-// do writes a line and returns the answer.
-func (tg *target) do(line string) string {
+// write sends a line.
+func (tg *target) write(line string) {
 	tg.t.Helper()
 	if _, err := io.WriteString(tg.in, line+"\n"); err != nil {
 		tg.t.Fatalf("write to target: %v", err)
 	}
-	return tg.read()
+}
+
+// eval has the target evaluate an expression and stores its value in v.
+func (tg *target) eval(expression string, v any) {
+	tg.t.Helper()
+	tg.write(expression)
+	if err := json.Unmarshal([]byte(tg.read()), v); err != nil {
+		tg.t.Fatalf("%s: %v", expression, err)
+	}
 }
 
 func (tg *target) find() *Interpreter {
@@ -106,3 +184,21 @@ func (tg *target) find() *Interpreter {
 	}
 	return in
 }
+
+func (tg *target) states(in *Interpreter) []InterpreterState {
+	tg.t.Helper()
+	states, err := in.States(tg.mem)
+	if err != nil {
+		tg.t.Fatal(err)
+	}
+	return states
+}
+
+// eachPython runs a test on every interpreter, at most two at a time.
+func eachPython(t *testing.T, test func(t *testing.T, p program)) {
+	for _, p := range interpreters(t) {
+		t.Run(p.String(), func(t *testing.T) { test(t, p) })
+	}
+}
+
+var _ mem.Reader = (*proc.Mem)(nil)

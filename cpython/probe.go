@@ -1,6 +1,7 @@
 package cpython
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -40,10 +41,55 @@ func (c *candidate) probe(in *Interpreter) error {
 	if err != nil {
 		return misfit("%v", err)
 	}
-	if frames == 0 {
-		in.Notes = append(in.Notes, "no Python code was running, so that the layout of frames could not be probed")
+	if frames > 0 {
+		return nil
 	}
+	n, err := c.probeHeap(in)
+	if err != nil {
+		return err
+	}
+	if n < enoughCode {
+		return misfit("no Python code runs, and only %d code objects were found on the heap", n)
+	}
+	in.Notes = append(in.Notes, "no Python code was running: the layout of code objects was probed on the heap, that of "+
+		"frames could not be")
 	return nil
+}
+
+const (
+	enoughCode = 8       // code objects; importlib alone has more than 100
+	maxHeap    = 1 << 28 // bytes of the heap that are searched for them
+)
+
+// probeHeap counts code objects in anonymous memory that decode sanely, until there are enough.
+func (c *candidate) probeHeap(in *Interpreter) (int, error) {
+	typeAt := int(in.Layout.Object.Type.Bytes)
+	found, left := 0, uint64(maxHeap)
+	for _, m := range c.maps {
+		if !m.Write || !m.Read || m.Shared || m.Inode != 0 && !c.id.Module.Contains(m.Start) {
+			continue
+		}
+		for at := m.Start; at < m.End && left > 0; at += scanChunk {
+			b, err := mem.Bytes(c.reader, at, int(min(uint64(m.End-at), scanChunk)))
+			if err != nil {
+				break // it was unmapped meanwhile
+			}
+			left -= min(left, scanChunk)
+			for i := 0; i+8 <= len(b); i += 8 {
+				if mem.Addr(binary.LittleEndian.Uint64(b[i:])) != in.CodeType {
+					continue
+				}
+				code, err := in.Code(c.reader, at+mem.Addr(i-typeAt))
+				if err == nil && sane([]Frame{{Code: code}}) == nil {
+					found++
+				}
+				if found == enoughCode {
+					return found, nil
+				}
+			}
+		}
+	}
+	return found, nil
 }
 
 // threadIDs reports whether some thread's id is mapped: pthread_self() is an address in both glibc and musl.

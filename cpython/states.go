@@ -94,14 +94,33 @@ func (in *Interpreter) states(r mem.Reader) ([]InterpreterState, error) {
 // list follows pointers from the one stored at head to the end.
 func (in *Interpreter) list(r mem.Reader, head mem.Addr, next Offset, max int) ([]mem.Addr, error) {
 	var out []mem.Addr
+	var seen loop
 	a, err := mem.Pointer(r, head)
 	for ; err == nil && a != 0; a, err = mem.Pointer(r, next.From(a)) {
-		if a%8 != 0 || len(out) == max {
+		if a%8 != 0 || len(out) == max || seen.again(a) {
 			return nil, fmt.Errorf("list has %v as element %d: %w", a, len(out), errTorn)
 		}
 		out = append(out, a)
 	}
 	return out, err
+}
+
+// loop notices that a list has come back to itself (Brent's algorithm): memory that was used again links anywhere.
+type loop struct {
+	mark      mem.Addr
+	steps, at uint64
+}
+
+// again takes the next element and reports whether it is one seen before. It notices late, but in time proportional
+// to the loop's length.
+func (l *loop) again(a mem.Addr) bool {
+	if a == l.mark {
+		return true
+	}
+	if l.steps++; l.steps > l.at {
+		l.mark, l.at = a, 2*l.at+1
+	}
+	return false
 }
 
 func (in *Interpreter) threadState(r mem.Reader, a mem.Addr) (ThreadState, error) {

@@ -1,6 +1,7 @@
 package cpython
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"regexp"
@@ -64,14 +65,34 @@ func versionHex(h uint32) Version {
 		Serial: uint8(h & 0xf)}
 }
 
-// versionText finds the text that Py_GetVersion returns: "3.9.2 (default, Feb 28 2021, …". It starts at a NUL or at
-// the beginning. A free-threaded build puts words before the parenthesis.
-var versionText = regexp.MustCompile(
-	`(?:^|\x00)([23])\.(\d{1,2})\.(\d{1,3})(?:(a|b|rc|c)(\d{1,2}))?\+? [^\x00]{0,60}\(`)
+// versionText is the beginning of what Py_GetVersion returns: "3.9.2 (default, Feb 28 2021, …". A free-threaded build
+// puts words before the parenthesis.
+var versionText = regexp.MustCompile(`^([23])\.(\d{1,2})\.(\d{1,3})(?:(a|b|rc|c)(\d{1,2}))?\+? [^\x00]{0,60}\(`)
 
-// parseVersionText finds a version text in b.
+const maxVersionText = 128 // bytes of a version text that are looked at
+
+// findVersionText finds a version text among b: it starts b, or follows a NUL.
+func findVersionText(b []byte) (Version, bool) {
+	if v, ok := parseVersionText(b); ok {
+		return v, true
+	}
+	for _, start := range []string{"\x003.", "\x002."} {
+		for rest := b; ; {
+			i := bytes.Index(rest, []byte(start))
+			if i < 0 {
+				break
+			}
+			rest = rest[i+1:]
+			if v, ok := parseVersionText(rest); ok {
+				return v, true
+			}
+		}
+	}
+	return Version{}, false
+}
+
 func parseVersionText(b []byte) (Version, bool) {
-	m := versionText.FindSubmatch(b)
+	m := versionText.FindSubmatch(b[:min(len(b), maxVersionText)])
 	if m == nil {
 		return Version{}, false
 	}

@@ -56,8 +56,9 @@ func (in *Interpreter) chain(r mem.Reader, t ThreadState) ([]rawFrame, error) {
 		return nil, err
 	}
 	var out []rawFrame
+	var seen loop
 	for n := 0; a != 0; n++ {
-		if a%8 != 0 || n == maxFrames {
+		if a%8 != 0 || n == maxFrames || seen.again(a) {
 			return nil, fmt.Errorf("frame %d is at %v: %w", n, a, errTorn)
 		}
 		f := rawFrame{addr: a}
