@@ -23,6 +23,8 @@ const (
 	EpochFine       = 0x200000
 	EpochLast       = 0x3fffff
 	EpochShift      = 0x25
+	FilterFull      = 0xff
+	FilterLog2      = 0xe
 	FlagOffset      = 0x10000
 	Free            = 0x3
 	Functions       = 0x4
@@ -30,7 +32,7 @@ const (
 	InstrPointer    = 0x1
 	LeafWordsLog2   = 0x9
 	LedgerAllocator = 0x1
-	LedgerEntries   = 0x63
+	LedgerEntries   = 0x62
 	LedgerFree      = 0x0
 	LiveBit         = 0x3f
 	Magic           = 0x7061747061656821
@@ -54,6 +56,9 @@ const (
 	StateUnhooking  = 0x3
 	TablesOffset    = 0x100000
 	TextOffset      = 0x0
+	TstateFunction  = 0x0
+	TstateLocal     = 0x2
+	TstateVariable  = 0x1
 )
 
 // Blob is struct ht_blob of abi.h.
@@ -97,12 +102,15 @@ type Config struct {
 	CurrentTstate      uint64
 	ThisTstate         uint64
 	CodeType           uint64
+	ClockWord          uint64
 	Clock              uint64
 	ClockBase          uint64
 	SampleBytes        uint64
 	CodeMask           uint64
 	InstrMask          uint64
 	GranuleLog2        uint32
+	TstateKind         uint32
+	NestedAbove        uint32
 	TstateFrame        uint32
 	CframeFrame        int32
 	TstateThreadId     uint32
@@ -138,7 +146,7 @@ type Config struct {
 	Pid                uint32
 }
 
-var _ [200]byte = [unsafe.Sizeof(Config{})]byte{}
+var _ [216]byte = [unsafe.Sizeof(Config{})]byte{}
 
 // Count is struct ht_count of abi.h.
 type Count struct {
@@ -152,11 +160,11 @@ var _ [32]byte = [unsafe.Sizeof(Count{})]byte{}
 
 // Flag is struct ht_flag of abi.h.
 type Flag struct {
-	Active uint32
-	Pad    uint32
+	Active      uint64
+	UntilSample int64
 }
 
-var _ [8]byte = [unsafe.Sizeof(Flag{})]byte{}
+var _ [16]byte = [unsafe.Sizeof(Flag{})]byte{}
 
 // Frame is struct ht_frame of abi.h.
 type Frame struct {
@@ -217,7 +225,7 @@ type Tables struct {
 	Original       [3][4]uint64
 	Pad0           [4]uint64
 	Config         Config
-	Pad1           [7]uint64
+	Pad1           [5]uint64
 	Threads        Window
 	Slots          Window
 	Frames         Window
@@ -228,6 +236,7 @@ type Tables struct {
 	Mids           Window
 	Bases          Window
 	Leaves         Window
+	Filter         Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -241,7 +250,7 @@ type Tables struct {
 	LostThreads    uint64
 	OrphanFrees    uint64
 	Python         Python
-	Ledger         [99]Ledger
+	Ledger         [98]Ledger
 }
 
 var _ [4096]byte = [unsafe.Sizeof(Tables{})]byte{}

@@ -33,9 +33,16 @@ var FunctionNames = [Functions]string{"malloc", "calloc", "realloc", "free"}
 // DomainNames are the names of the allocator domains, indexed by [Raw] and so on.
 var DomainNames = [Domains]string{"raw", "mem", "obj"}
 
-// HookSymbol is the image's symbol that takes the place of one allocator function.
-func HookSymbol(domain, function int) string {
-	return fmt.Sprintf("ht_%s_%s", DomainNames[domain], FunctionNames[function])
+// Hook is the offset in the image of what takes the place of one allocator function. When sampling, a short function
+// stands before most hooks.
+func Hook(img *inject.Image, domain, function int, sampled bool) (uint64, error) {
+	name := "ht_" + DomainNames[domain] + "_" + FunctionNames[function]
+	if sampled {
+		if at, err := img.Symbol(name + "_sampled"); err == nil {
+			return at, nil
+		}
+	}
+	return img.Symbol(name)
 }
 
 // SetupSymbol is the function that maps the agent's memory, run once in a borrowed thread: (tables size, 1 for
@@ -83,6 +90,14 @@ func ReadHeader(r mem.Reader, a mem.Addr) (*Tables, error) {
 		return h, &OtherVersionError{Have: h.Fingerprint, Want: want}
 	}
 	return h, nil
+}
+
+// WriteFlag writes the flag page's contents at a, the word that makes hooks active last.
+func WriteFlag(w mem.Writer, a mem.Addr, f Flag) error {
+	if err := mem.PutU64(w, a+mem.Addr(unsafe.Offsetof(f.UntilSample)), uint64(f.UntilSample)); err != nil {
+		return err
+	}
+	return mem.PutU64(w, a, f.Active)
 }
 
 // WriteHeader writes the header at a.

@@ -61,8 +61,10 @@ func TestImage(t *testing.T) {
 	}
 	for d := range Domains {
 		for f := range Functions {
-			if at, err := img.Symbol(HookSymbol(d, f)); err != nil || at >= uint64(len(img.Text)) {
-				t.Errorf("%s: %#x, %v", HookSymbol(d, f), at, err)
+			for _, sampled := range []bool{false, true} {
+				if at, err := Hook(img, d, f, sampled); err != nil || at >= uint64(len(img.Text)) {
+					t.Errorf("hook %s.%s, sampled %v: %#x, %v", DomainNames[d], FunctionNames[f], sampled, at, err)
+				}
 			}
 		}
 	}

@@ -33,6 +33,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Nodes, share(16, 1<<20, 1<<30)/uint64(unsafe.Sizeof(Node{})), uint64(unsafe.Sizeof(Node{})), nodeBatch)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
+	place(&h.Filter, 1<<FilterLog2, 1, 0)
 	place(&h.Root, 1<<(AddressBits-LeafWordsLog2-MidEntriesLog2-granuleLog2), 4, 0)
 	place(&h.Mids, share(64, 1<<20, 1<<30)/midSize, midSize, 1)
 	// The rest is for leaves, as far as there can be memory to track: a leaf for each 512 granules.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -131,7 +132,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 		nsPid = status.NSpid[n-1]
 	}
 	h := &pl.header
-	if h.Config, err = configure(in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
+	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
 		return nil, err
 	}
 	if err := pl.planMemory(status); err != nil {
@@ -140,7 +141,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	*h = agent.Tables{
 		Config: h.Config, Size: h.Size, FrameCapacity: h.FrameCapacity,
 		Threads: h.Threads, Slots: h.Slots, Frames: h.Frames, Nodes: h.Nodes, Codes: h.Codes, Arena: h.Arena,
-		Root: h.Root, Mids: h.Mids, Bases: h.Bases, Leaves: h.Leaves,
+		Filter: h.Filter, Root: h.Root, Mids: h.Mids, Bases: h.Bases, Leaves: h.Leaves,
 		Magic: agent.Magic, Fingerprint: agent.Fingerprint(), State: agent.StateHooking,
 		Started: uint64(time.Now().UnixNano()), Owner: uint64(t.proc.Pid), OwnerStart: t.proc.StartTicks(),
 		Python: agent.Python{
@@ -253,8 +254,13 @@ func (pl *placing) hook(domains []Domain) error {
 		return err
 	}
 	fault.Point("attach/state")
+	first := agent.Flag{UntilSample: int64(rand.ExpFloat64() * float64(h.Config.SampleBytes))}
+	if err := agent.WriteFlag(m, pl.base+agent.FlagOffset, first); err != nil {
+		return err
+	}
 	// The one store that makes every hook active.
-	if err := mem.PutU64(m, pl.base+agent.FlagOffset, 1); err != nil {
+	first.Active = 1
+	if err := agent.WriteFlag(m, pl.base+agent.FlagOffset, first); err != nil {
 		return err
 	}
 	fault.Point("attach/active")
@@ -272,7 +278,7 @@ func (pl *placing) fillLedger(domains []Domain) error {
 			if err != nil {
 				return fmt.Errorf("read allocator %v.%s: %w", d, agent.FunctionNames[f], err)
 			}
-			hook, err := pl.image.Symbol(agent.HookSymbol(int(d), f))
+			hook, err := agent.Hook(pl.image, int(d), f, pl.header.Config.SampleBytes != 0)
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,10 @@ import (
 // absent is how the agent's configuration says that a structure has no such field.
 const absent = -1
 
+// smallRequest is the largest request that pymalloc serves itself (SMALL_REQUEST_THRESHOLD, Objects/obmalloc.c, every
+// version from 2.7 on).
+const smallRequest = 512
+
 func optional(o cpython.Offset) int32 {
 	if !o.Known {
 		return absent
@@ -22,7 +26,7 @@ func optional(o cpython.Offset) int32 {
 }
 
 // configure tells the agent about the interpreter.
-func configure(in *cpython.Interpreter, modules []*dso.Module, plan *call.Plan, nsPid int, sample uint64) (agent.Config, error) {
+func configure(t *target, in *cpython.Interpreter, modules []*dso.Module, plan *call.Plan, nsPid int, sample uint64) (agent.Config, error) {
 	l := &in.Layout
 	c := agent.Config{
 		CurrentTstate: uint64(in.CurrentThreadState),
@@ -63,7 +67,9 @@ func configure(in *cpython.Interpreter, modules []*dso.Module, plan *call.Plan, 
 		BytesData:      l.Bytes.Data.Bytes,
 		ObjectType:     l.Object.Type.Bytes,
 
-		Pid: uint32(nsPid),
+		ClockWord:   uint64(coarseClockWord(t)),
+		NestedAbove: smallRequest,
+		Pid:         uint32(nsPid),
 	}
 	switch l.BlockAlign {
 	case 8:

@@ -168,21 +168,25 @@ HT_ASSERT_SIZE(struct ht_thread, 512);
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
 enum { HT_INSTR_INDEX, HT_INSTR_POINTER };
+enum { HT_TSTATE_FUNCTION, HT_TSTATE_VARIABLE, HT_TSTATE_LOCAL };
 
 /*
  * The interpreter's layout as data. Offsets are bytes. The agent has no other knowledge of versions.
  */
 struct ht_config {
-	u64 current_tstate; /* function: the thread state that holds the GIL, perhaps another thread's, or NULL */
+	u64 current_tstate; /* the thread state that holds the GIL, perhaps another thread's, or NULL: as tstate_kind says */
 	u64 this_tstate;    /* function: this thread's own state, or NULL */
 	u64 code_type;      /* address of PyCode_Type */
-	u64 clock;          /* the vDSO's clock_gettime, or 0: ages are not known */
+	u64 clock_word;     /* where the kernel keeps CLOCK_MONOTONIC_COARSE's seconds in the vvar page, or 0 */
+	u64 clock;          /* else the vDSO's clock_gettime, or 0: ages are not known */
 	u64 clock_base;     /* CLOCK_MONOTONIC_COARSE seconds at epoch 0 */
 	u64 sample_bytes;   /* mean distance of samples; 0: every block */
 	u64 code_mask;      /* bits of the frame's code word that are the pointer */
 	u64 instr_mask;     /* bits of the 8 bytes at frame_instr that are it */
 
 	u32 granule_log2; /* 4, or 3 where the allocator aligns to 8 */
+	u32 tstate_kind;  /* HT_TSTATE_…: current_tstate is a function, a variable's address, an offset from the TP */
+	u32 nested_above; /* object requests larger than this are passed on to the raw domain */
 	u32 tstate_frame; /* frame, or cframe */
 	s32 cframe_frame; /* in the cframe: current frame; -1: tstate_frame is the frame itself */
 	u32 tstate_thread_id;
@@ -221,7 +225,7 @@ struct ht_config {
 	u32 may_prctl;
 	u32 pid; /* in the target's pid namespace */
 };
-HT_ASSERT_SIZE(struct ht_config, 200);
+HT_ASSERT_SIZE(struct ht_config, 216);
 
 /* What the tracer found, for readers that come when the target has gone. */
 struct ht_python {
@@ -244,7 +248,7 @@ struct ht_ledger {
 };
 HT_ASSERT_SIZE(struct ht_ledger, 32);
 enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR };
-enum { HT_LEDGER_ENTRIES = 99 };
+enum { HT_LEDGER_ENTRIES = 98 };
 
 /* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
 struct ht_window {
@@ -270,7 +274,7 @@ struct ht_tables {
 	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
 
 	struct ht_config config;
-	u64 pad1[7];
+	u64 pad1[5];
 
 	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
 	struct ht_window slots;   /* u32[entries]: numbers of the threads in use, in order of coming, plus 1; next counts */
@@ -282,6 +286,7 @@ struct ht_tables {
 	struct ht_window mids;    /* u32[1 << HT_MID_ENTRIES_LOG2] each */
 	struct ht_window bases;   /* u64[entries]: the address that each leaf begins at */
 	struct ht_window leaves;  /* u64[1 << HT_LEAF_WORDS_LOG2] each */
+	struct ht_window filter;  /* u8[1 << HT_FILTER_LOG2] */
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -304,8 +309,19 @@ HT_ASSERT_SIZE(struct ht_tables, 4096);
 
 /* In the flag page: zero in a forked child. */
 struct ht_flag {
-	u32 active;
-	u32 pad;
+	u64 active;
+	/*
+	 * Bytes until the next sample, for the domains that the GIL guards. Below zero, also in a forked child, sends
+	 * an allocation the long way, which looks at `active`.
+	 */
+	s64 until_sample;
 };
+HT_ASSERT_SIZE(struct ht_flag, 16);
+
+/*
+ * For each hash of an address, how many sampled blocks (and code objects) have it: what most frees look at, and no
+ * more. A counter that was full stays full.
+ */
+enum { HT_FILTER_LOG2 = 14, HT_FILTER_FULL = 255 };
 
 #endif

@@ -5,13 +5,23 @@ struct time_of_day {
 	s64 nanoseconds;
 };
 
-INLINE u64 epoch_now(void)
+COLD u64 clock_call(void)
 {
 	struct time_of_day now;
 	s64 (*clock)(int, struct time_of_day *) = (void *)CFG->clock;
 	if (!clock || clock(6 /* CLOCK_MONOTONIC_COARSE */, &now) != 0)
 		return 0;
-	u64 s = (u64)now.seconds - CFG->clock_base;
+	return (u64)now.seconds - CFG->clock_base;
+}
+
+/* Seconds since tracking began, as the live map holds them. */
+INLINE u64 epoch_now(void)
+{
+	u64 s;
+	if (likely(CFG->clock_word))
+		s = peek64(CFG->clock_word) - CFG->clock_base;
+	else
+		s = clock_call();
 	if (likely(s < HT_EPOCH_FINE))
 		return s;
 	s = HT_EPOCH_FINE + (s - HT_EPOCH_FINE) / HT_EPOCH_COARSE;

@@ -262,8 +262,9 @@ COLD u32 code_add(u64 object)
 		u64 *word = block ? live_word(object) : 0;
 		number = code_intern(object);
 		if ((word || !block) && slots_reserve()) {
-			if (word)
-				__atomic_fetch_or(word, 1ull << HT_CODE_BIT, __ATOMIC_RELAXED);
+			if (word && !(__atomic_fetch_or(word, 1ull << HT_CODE_BIT, __ATOMIC_RELAXED) >> HT_CODE_BIT & 1) &&
+			    CFG->sample_bytes)
+				filter_add(object);
 			u64 table = T->code_slots;
 			struct ht_code_slot *slots = (struct ht_code_slot *)at(table >> 8);
 			T->code_slots_used += slot_put(slots, (1ull << (table & 0xff)) - 1, object, number);

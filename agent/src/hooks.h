@@ -13,20 +13,33 @@ INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
 /* What one recorded block counts for: 1, or the sampling weight of its size. */
 INLINE u64 weight_of(u64 size) { return CFG->sample_bytes ? sample_weight(size) : 1; }
 
+/*
+ * Does a sample point fall into the block? Raw blocks come from any thread and use up their thread's distance; the
+ * other domains are guarded by the GIL and share one, in the flag page.
+ */
+INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
+{
+	s64 *until = domain == HT_RAW ? &t->until_sample : &ht_flag.until_sample;
+	if (domain == HT_RAW)
+		*until -= (s64)sampled_bytes(size); /* the others did so on their way here */
+	if (likely(*until >= 0))
+		return 0;
+	*until = sample_distance(t);
+	return 1;
+}
+
 /* The calling thread has allocated `size` bytes at p. */
 INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
 {
-	if (CFG->sample_bytes) {
-		t->until_sample -= (s64)(size ? size : 1);
-		if (likely(t->until_sample > 0))
-			return;
-		t->until_sample = sample_distance(t);
-	}
+	if (CFG->sample_bytes && !sample_here(t, domain, size))
+		return;
 	u32 node = stack_now(t);
 	if (unlikely(!live_set(p, size, node, domain, epoch_now()))) {
 		t->lost++;
 		return;
 	}
+	if (CFG->sample_bytes)
+		filter_add(p);
 	u64 weight = weight_of(size);
 	node_at(node)->blocks += weight;
 	node_at(node)->bytes += size * weight;
@@ -44,6 +57,8 @@ struct taken {
 COLD void code_freed(u64 *word, u64 p)
 {
 	__atomic_fetch_and(word, ~(1ull << HT_CODE_BIT), __ATOMIC_RELAXED);
+	if (CFG->sample_bytes)
+		filter_remove(p);
 	code_retire(p);
 }
 
@@ -61,6 +76,8 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 	if (likely((s64)k.old < 0)) { /* HT_LIVE_BIT */
 		STORE(k.word, 0);
 		k.size = word_size(k.old, p);
+		if (CFG->sample_bytes)
+			filter_remove(p);
 		u64 weight = weight_of(k.size);
 		struct ht_count *count = &t->count[k.old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
 		count->freed_blocks += weight;
@@ -72,7 +89,7 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 }
 
 /* The block is still there after all. */
-COLD void put_back(struct ht_thread *t, const struct taken *k)
+COLD void put_back(struct ht_thread *t, u64 p, const struct taken *k)
 {
 	if (!(k->old >> HT_LIVE_BIT)) {
 		t->unseen_frees -= !CFG->sample_bytes;
@@ -82,6 +99,8 @@ COLD void put_back(struct ht_thread *t, const struct taken *k)
 	struct ht_count *count = &t->count[k->old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
 	count->freed_blocks -= weight;
 	count->freed_bytes -= k->size * weight;
+	if (CFG->sample_bytes)
+		filter_add(p);
 	STORE(k->word, k->old);
 }
 
@@ -116,10 +135,19 @@ typedef void (*free_function)(void *, void *);
 #define ORIGINAL(domain, which) ((which##_function)T->original[domain][which##_slot])
 enum { malloc_slot = HT_MALLOC, calloc_slot = HT_CALLOC, realloc_slot = HT_REALLOC, free_slot = HT_FREE };
 
+/* Not tracking, or a forked child, in which the way here should not be taken again. */
+INLINE int inert(void)
+{
+	if (likely(active()))
+		return 0;
+	ht_flag.until_sample = 1ll << 62;
+	return 1;
+}
+
 INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 {
 	malloc_function original = ORIGINAL(domain, malloc);
-	if (unlikely(!active()))
+	if (unlikely(inert()))
 		return original(ctx, size);
 	struct ht_thread *t = thread_self();
 	if (unlikely(!t || t->depth)) {
@@ -137,7 +165,7 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 {
 	calloc_function original = ORIGINAL(domain, calloc);
-	if (unlikely(!active()))
+	if (unlikely(inert()))
 		return original(ctx, n, size);
 	struct ht_thread *t = thread_self();
 	if (unlikely(!t || t->depth)) {
@@ -155,7 +183,7 @@ INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 {
 	realloc_function original = ORIGINAL(domain, realloc);
-	if (unlikely(!active()))
+	if (unlikely(inert()))
 		return original(ctx, p, size);
 	struct ht_thread *t = thread_self();
 	if (unlikely(!t || t->depth)) {
@@ -173,7 +201,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	if (likely(q))
 		record(t, domain, (u64)q, size);
 	else if (p)
-		put_back(t, &k);
+		put_back(t, (u64)p, &k);
 	t->depth = 0;
 	return q;
 }
@@ -202,3 +230,53 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 HOOKS(raw, HT_RAW)
 HOOKS(mem, HT_MEM)
 HOOKS(obj, HT_OBJ)
+
+/*
+ * When sampling, these stand before them: they look whether there can be anything to do, and otherwise are gone in a
+ * few instructions. An object request that will be passed on to the raw domain always goes the long way, whose depth
+ * keeps it from being counted there again.
+ */
+INLINE int sample_skips(u64 size)
+{
+	s64 left = ht_flag.until_sample - (s64)sampled_bytes(size);
+	ht_flag.until_sample = left;
+	return likely(left >= 0 && size <= CFG->nested_above);
+}
+
+INLINE int filter_skips(void *p) { return likely(!LOAD(filter_of((u64)p))); }
+
+#define SAMPLED(name, domain)                                                                                       \
+	ENTRY void *ht_##name##_malloc_sampled(void *ctx, u64 size)                                                  \
+	{                                                                                                            \
+		if (sample_skips(size))                                                                              \
+			return ORIGINAL(domain, malloc)(ctx, size);                                                  \
+		return ht_##name##_malloc(ctx, size);                                                                \
+	}                                                                                                            \
+	ENTRY void *ht_##name##_calloc_sampled(void *ctx, u64 n, u64 size)                                           \
+	{                                                                                                            \
+		if (sample_skips(n * size))                                                                          \
+			return ORIGINAL(domain, calloc)(ctx, n, size);                                               \
+		return ht_##name##_calloc(ctx, n, size);                                                             \
+	}                                                                                                            \
+	ENTRY void *ht_##name##_realloc_sampled(void *ctx, void *p, u64 size)                                        \
+	{                                                                                                            \
+		if (sample_skips(size) && filter_skips(p))                                                           \
+			return ORIGINAL(domain, realloc)(ctx, p, size);                                              \
+		return ht_##name##_realloc(ctx, p, size);                                                            \
+	}
+
+#define SAMPLED_FREE(name, domain)                                                                                  \
+	ENTRY void ht_##name##_free_sampled(void *ctx, void *p)                                                      \
+	{                                                                                                            \
+		if (filter_skips(p)) {                                                                               \
+			ORIGINAL(domain, free)(ctx, p);                                                              \
+			return;                                                                                      \
+		}                                                                                                    \
+		ht_##name##_free(ctx, p);                                                                            \
+	}
+
+SAMPLED(mem, HT_MEM)
+SAMPLED(obj, HT_OBJ)
+SAMPLED_FREE(raw, HT_RAW)
+SAMPLED_FREE(mem, HT_MEM)
+SAMPLED_FREE(obj, HT_OBJ)

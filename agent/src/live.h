@@ -112,3 +112,20 @@ INLINE int live_set(u64 address, u64 size, u32 node, u32 domain, u64 epoch)
 	                      short_size << HT_SIZE_SHIFT | node);
 	return 1;
 }
+
+/* Addresses of sampled blocks and of known code objects are counted by hash; see HT_FILTER_LOG2. */
+INLINE u8 *filter_of(u64 address)
+{
+	return at(T->filter.offset) + ((address >> 4) * 0x9e3779b97f4a7c15ull >> (64 - HT_FILTER_LOG2));
+}
+
+static void filter_change(u64 address, int by)
+{
+	u8 *f = filter_of(address), is = LOAD(f);
+	while (is != HT_FILTER_FULL && !(by < 0 && is == 0) &&
+	       !__atomic_compare_exchange_n(f, &is, (u8)(is + by), 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+static void filter_add(u64 address) { filter_change(address, 1); }
+static void filter_remove(u64 address) { filter_change(address, -1); }

@@ -4,6 +4,9 @@
  * Integers only: the caller's floating-point state is not ours.
  */
 
+/* A block of no bytes takes part as one of one byte. */
+INLINE u64 sampled_bytes(u64 size) { return size + !size; }
+
 static u64 random_next(struct ht_thread *t)
 {
 	/* splitmix64 */

@@ -173,6 +173,60 @@ COLD void walk_forget(struct ht_thread *t, u32 generation)
 	}
 }
 
+/*
+ * Both check functions compare c[i] and the frames below it with the target, take over what changed in code and
+ * instruction, and return the outermost that did (i + 1: none), or CHAIN_DIFFERS when the frames are others.
+ */
+enum { CHAIN_DIFFERS = -1 };
+
+/* An instruction's address says which code object it is in, so that it is compared alone. */
+INLINE s64 check_pointers(struct ht_frame *c, u64 i)
+{
+	u32 instr_at = CFG->frame_instr, previous_at = CFG->frame_previous;
+	s64 changed = (s64)i + 1;
+	for (struct ht_frame *f = c + i;; f--) {
+		u64 p = f->frame;
+		FORGET(p);
+		u64 instr = peek64(p + instr_at), previous = peek64(p + previous_at);
+		if (unlikely(instr != f->instr)) {
+			u64 code = frame_code(p);
+			if (code != f->code)
+				f->code_number = HT_CODE_NONE;
+			f->code = code;
+			f->instr = instr;
+			changed = f - c;
+		}
+		if (f == c)
+			return previous ? CHAIN_DIFFERS : changed;
+		if (unlikely(previous != f[-1].frame))
+			return CHAIN_DIFFERS;
+	}
+}
+
+INLINE s64 check_indices(struct ht_frame *c, u64 i)
+{
+	u32 code_at = CFG->frame_code, instr_at = CFG->frame_instr, previous_at = CFG->frame_previous;
+	u64 instr_mask = CFG->instr_mask;
+	s64 changed = (s64)i + 1;
+	for (struct ht_frame *f = c + i;; f--) {
+		u64 p = f->frame;
+		FORGET(p);
+		u64 code = peek64(p + code_at), instr = peek64(p + instr_at) & instr_mask;
+		u64 previous = peek64(p + previous_at);
+		if (unlikely((code ^ f->code) | (instr ^ f->instr))) {
+			if (code != f->code)
+				f->code_number = HT_CODE_NONE;
+			f->code = code;
+			f->instr = instr;
+			changed = f - c;
+		}
+		if (f == c)
+			return previous ? CHAIN_DIFFERS : changed;
+		if (unlikely(previous != f[-1].frame))
+			return CHAIN_DIFFERS;
+	}
+}
+
 /* The node of the thread's stack with `frame` as its innermost frame. */
 INLINE u32 walk(struct ht_thread *t, u64 frame)
 {
@@ -201,32 +255,14 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 		f = frame_previous(f);
 	}
 
-	/* c[i] is on the live chain. Check it and what is below it. */
-	u64 changed = i + 1; /* the outermost frame whose node must be looked up again */
-	for (u64 k = i;; k--) {
-		u64 p = c[k].frame;
-		FORGET(p);
-		u64 code = frame_code(p), instr = frame_instr(p);
-		if (unlikely(code != c[k].code || instr != c[k].instr)) {
-			if (code != c[k].code)
-				c[k].code_number = HT_CODE_NONE;
-			c[k].code = code;
-			c[k].instr = instr;
-			changed = k;
-		}
-		u64 previous = frame_previous(p);
-		if (k == 0) {
-			if (unlikely(previous))
-				return walk_all(t, c, frame);
-			break;
-		}
-		if (unlikely(previous != c[k - 1].frame))
-			return walk_all(t, c, frame);
-	}
+	/* c[i] is on the live chain. `changed` is the outermost frame whose node must be looked up again. */
+	s64 changed = CFG->instr_kind == HT_INSTR_POINTER ? check_pointers(c, i) : check_indices(c, i);
+	if (unlikely(changed == CHAIN_DIFFERS))
+		return walk_all(t, c, frame);
 	if (unlikely(i + 1 + m > T->frame_capacity))
 		return walk_all(t, c, frame);
 	t->frames = (u32)(i + 1);
-	for (u64 k = changed; k <= i; k++)
+	for (u64 k = (u64)changed; k <= i; k++)
 		frame_intern(t, c, k);
 	while (m) {
 		struct ht_frame *to = &c[++i];
@@ -248,7 +284,13 @@ INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 /* The thread state that belongs to the calling thread, or 0. */
 INLINE u64 own_tstate(void)
 {
-	u64 ts = call0(CFG->current_tstate);
+	u64 ts;
+	if (likely(CFG->tstate_kind == HT_TSTATE_VARIABLE))
+		ts = peek64(CFG->current_tstate);
+	else if (CFG->tstate_kind == HT_TSTATE_LOCAL)
+		ts = peek64(thread_pointer() + CFG->current_tstate);
+	else
+		ts = call0(CFG->current_tstate);
 	if (likely(ts && peek64(ts + CFG->tstate_thread_id) == thread_pointer()))
 		return ts;
 	return call0(CFG->this_tstate);
