@@ -66,6 +66,10 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 	err = tracer.Do(func() error {
 		stopCtx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
+		if st, err := pl.process.Stat(tid); err == nil {
+			tracer.MoveTo(st.CPU)
+		}
+		tracer.Favour()
 		var err error
 		if s.thread, err = tracer.Seize(pl.process.Pid, tid, 0); err != nil {
 			return err

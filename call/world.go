@@ -88,8 +88,10 @@ func (w *world) stop(ctx context.Context) error {
 				return err
 			}
 		}
+		short, cancel := context.WithTimeout(ctx, heldAfter)
+		defer cancel()
 		for _, o := range fresh {
-			if err := w.settle(ctx, o); err != nil {
+			if err := w.settle(ctx, short, o); err != nil {
 				return err
 			}
 		}
@@ -115,10 +117,9 @@ func (w *world) complete() bool {
 	return err == nil && int(st.Nlink)-2 == len(w.threads)
 }
 
-// settle waits for one thread that was interrupted. One that ended is forgotten.
-func (w *world) settle(ctx context.Context, o *other) error {
-	short, cancel := context.WithTimeout(ctx, heldAfter)
-	defer cancel()
+// settle waits for one thread that was interrupted: when short ends, its state decides whether to wait longer. One that
+// ended is forgotten.
+func (w *world) settle(ctx, short context.Context, o *other) error {
 	_, err := o.thread.Settle(short)
 	if errors.Is(err, ptrace.ErrDeadline) && ctx.Err() == nil {
 		st, serr := w.plan.process.Stat(o.thread.Tid)
@@ -185,6 +186,7 @@ func (pl *Plan) all(ctx context.Context, report *Report, fn func(*world, time.Ti
 	err := tracer.Do(func() (err error) {
 		stopCtx, cancel := context.WithTimeout(ctx, pl.opts.Timeout)
 		defer cancel()
+		tracer.Favour()
 		if err := w.seize(); err != nil {
 			return err
 		}

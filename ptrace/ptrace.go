@@ -16,7 +16,9 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +38,11 @@ type Tracer struct {
 	calls chan func()
 	gone  chan struct{} // closed when the goroutine ends
 	once  sync.Once
+
+	// Operands of the waits.
+	signals uint64
+	limit   unix.Timespec
+	info    waitInfo
 }
 
 // Start starts a tracer.
@@ -61,9 +68,47 @@ func (t *Tracer) serve(ready chan<- struct{}) {
 	}
 	defer close(t.gone)
 	t.tid = unix.Gettid()
+	t.blockChild()
 	close(ready)
 	for call := range t.calls {
 		call()
+	}
+}
+
+// Favour gives the tracer's OS thread precedence over other work, if it may. Only inside Do.
+func (t *Tracer) Favour() {
+	const highest = -20
+	syscall.Setpriority(syscall.PRIO_PROCESS, 0, highest)
+}
+
+// MoveTo moves the tracer's OS thread to a processor, if it may be there. Stopping a thread that last ran on it then
+// needs no interrupt to another processor: measured, 65 instead of 145 microseconds for one borrowed system call. Only
+// inside Do.
+func (t *Tracer) MoveTo(cpu int) {
+	var set unix.CPUSet
+	set.Set(cpu)
+	unix.SchedSetaffinity(0, &set)
+}
+
+// child is the signal set of SIGCHLD.
+const child uint64 = 1 << (unix.SIGCHLD - 1)
+
+// blockChild blocks SIGCHLD in this OS thread only, which nobody else will get: it ends with the tracer, and the
+// runtime starts no thread from one that is locked.
+func (t *Tracer) blockChild() {
+	t.signals = child
+	const sigBlock = 0
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&t.signals)), 0, 8, 0, 0)
+}
+
+// awaitChild sleeps until a SIGCHLD, or for the time given. It says nothing of why it woke. A SIGCHLD that was not
+// about a stop (of a child of this program) is passed on.
+func (t *Tracer) awaitChild(limit time.Duration) {
+	t.limit = unix.NsecToTimespec(int64(limit))
+	sig, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&t.signals)),
+		uintptr(unsafe.Pointer(&t.info)), uintptr(unsafe.Pointer(&t.limit)), 8, 0, 0)
+	if errno == 0 && sig == uintptr(unix.SIGCHLD) && t.info.code != cldTrapped {
+		unix.Kill(os.Getpid(), unix.SIGCHLD)
 	}
 }
 

@@ -56,42 +56,38 @@ type waitInfo struct {
 }
 
 const (
-	cldExited = 1
-	cldKilled = 2
-	cldDumped = 3
-	pWaitPid  = 1 // P_PID
+	cldExited  = 1
+	cldKilled  = 2
+	cldDumped  = 3
+	cldTrapped = 4
+	pWaitPid   = 1 // P_PID
 )
 
 // Wait waits until the thread stops or ends. When ctx ends first it gives up with an error that wraps [ErrDeadline] and
 // the context's; the thread then still runs, and stays seized. A thread that had ended is an Exited stop and is no
 // longer traced.
 //
-// It first asks again and again, since most stops come within microseconds, then sleeps between the questions for an
-// eighth of the time passed: no timer and no signal handler has to wake it, at most an eighth of the wait is lost, and
-// a thread of any state cannot hold it.
+// Between two questions it sleeps in rt_sigtimedwait for SIGCHLD, which the kernel sends to the very OS thread that
+// traces, and which that thread has blocked (see [Start]): a stop ends the sleep at once, without a signal handler
+// having to run, and a limit can be set, which waitid does not offer. Another OS thread takes the signal now and then,
+// when it arrives just before the sleep; then the limit of the sleep ends it, at first 50 microseconds.
 func (t *Thread) Wait(ctx context.Context) (Stop, error) {
-	for range spins {
+	for nap := firstNap; ; nap = min(2*nap, longestNap) {
 		s, err := t.poll()
 		if err != nil || s.Kind != 0 {
 			return s, t.fail("wait for", err)
 		}
-		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
-	for began := time.Now(); ; {
-		s, err := t.poll()
-		if err != nil || s.Kind != 0 {
-			return s, t.fail("wait for", err)
-		}
-		if ctx.Err() != nil {
+		if nap > firstNap && ctx.Err() != nil {
 			return Stop{}, t.fail("wait for", fmt.Errorf("%w: %w", ErrDeadline, ctx.Err()))
 		}
-		nap := unix.NsecToTimespec(int64(min(max(time.Since(began)/8, 10*time.Microsecond), 2*time.Millisecond)))
-		unix.Nanosleep(&nap, nil)
+		t.tracer.awaitChild(nap)
 	}
 }
 
-// spins is how often Wait asks before it sleeps, about 200 microseconds in all.
-const spins = 300
+const (
+	firstNap   = 50 * time.Microsecond
+	longestNap = 2 * time.Millisecond
+)
 
 // poll asks once. A zero Stop means that the thread runs.
 func (t *Thread) poll() (Stop, error) {
