@@ -19,7 +19,7 @@ import (
 )
 
 // DefaultMaxNodes is the number of calls in a flame graph that does not say. It bounds the page to a few MiB.
-const DefaultMaxNodes = 250_000
+const DefaultMaxNodes = 500_000
 
 // maxNameBytes bounds the names in the page. Longer ones are cut.
 const maxNameBytes = 1000

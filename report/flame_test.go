@@ -303,6 +303,13 @@ func TestFlameOddPages(t *testing.T) {
 	}
 	b.expectQuiet()
 
+	b.open(flameFile(t, server(), FlameOptions{MaxNodes: 8}))
+	if note := b.text("#note"); !b.shown("#note") || !strings.HasPrefix(note, "To bound the size of this page, its 25 smallest calls of 33 are summed") {
+		t.Errorf("the page does not say what it left out: %q", note)
+	}
+	b.box("[smaller calls, not in this page]")
+	b.expectQuiet()
+
 	b.open(flameFile(t, deep(5000), FlameOptions{}))
 	if s := b.state(); s.Rows != 5003 {
 		t.Errorf("deep: %+v", s)
@@ -344,9 +351,6 @@ func TestFlameLarge(t *testing.T) {
 		}
 	}
 	timed("load", largeLoad, func() { b.open(file); b.settle() })
-	if note := b.text("#note"); !strings.Contains(note, "smallest calls") {
-		t.Errorf("the page does not say what it left out: %q", note)
-	}
 	if got, want := b.state().Total, float64(s.Total()[heap.InuseBytes]); got != want {
 		t.Errorf("total %v, want %v", got, want)
 	}
@@ -457,6 +461,11 @@ func TestScreenshots(t *testing.T) {
 		b.settle()
 		save("narrow-"+theme+".png", b.screenshot())
 	}
+	size(1280, 720)
+	b.open(flameFile(t, large(20_000, 40), FlameOptions{MaxNodes: 50_000}))
+	b.settle()
+	save("large-dark.png", b.screenshot())
+	save("print-dark.pdf", b.pdf())
 	if pdftoppm, err := exec.LookPath("pdftoppm"); err == nil {
 		out, err := exec.Command(pdftoppm, "-png", "-r", strconv.Itoa(80), filepath.Join(*shots, "print-dark.pdf"), filepath.Join(*shots, "print")).CombinedOutput()
 		if err != nil {

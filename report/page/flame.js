@@ -1,7 +1,8 @@
 'use strict';
 (async () => {
   const $ = id => document.getElementById(id);
-  const stage = $('stage'), canvas = $('canvas'), ctx = canvas.getContext('2d'), tip = $('tip');
+  const stage = $('stage'), canvas = $('canvas'), tip = $('tip');
+  let ctx = canvas.getContext('2d'); // what is painted on
 
   // ---- data: a trie of calls. Node 0 is the root; parents come before children.
 
@@ -59,6 +60,7 @@
   const start = data.start;
   const S = {state: start.state, unit: start.unit, by: start.by, inverted: start.invert, query: ''};
   let root, zoom, selected = null, hovered = null;
+  let deepest = 0; // rows of the deepest view of this tree, so that rows keep their height as the reader zooms
   let match = null; // for each frame whether it matches the search; null without one
 
   const metric = () => data.metrics.indexOf(S.state + '_' + S.unit);
@@ -155,7 +157,8 @@
   // ---- layout: boxes by row, left to right
 
   const SLIVER = 0.75; // narrowest box, in CSS pixels; smaller siblings are summed in one strip
-  let ROW = 20, rows = [], width = 0;
+  const ROW_MIN = 20, ROW_MAX = 26; // height of a row: what few calls leave free is theirs
+  let ROW = ROW_MIN, rows = [], width = 0;
 
   function layout() {
     rows = [];
@@ -256,33 +259,51 @@
   }
 
   let printing = false;
-  const darkNow = () => !printing && document.documentElement.dataset.theme === 'dark';
+  const darkNow = () => document.documentElement.dataset.theme === 'dark';
 
+  // paint draws what can be seen of the rows.
   function paint() {
+    const height = stage.clientHeight, top = stage.scrollTop;
+    ctx = canvas.getContext('2d');
+    paintRows(canvas, top, height, window.devicePixelRatio || 1);
+    const ring = PALETTE[darkNow() ? 'dark' : 'light'].ring;
+    for (const [v, thick] of [[selected, 2], [hovered && !hovered.rest ? hovered.v : null, 1]]) {
+      const b = boxOf(v);
+      if (!b) continue;
+      ctx.strokeStyle = ring;
+      ctx.lineWidth = thick;
+      ctx.strokeRect(b.x + thick / 2, b.row * ROW - top + thick / 2, Math.max(1, b.w - 1 - thick), ROW - 1 - thick);
+    }
+  }
+
+  // paintRows draws height CSS pixels of the rows from top down on a canvas.
+  function paintRows(target, top, height, scale) {
     const dark = darkNow(), p = PALETTE[dark ? 'dark' : 'light'];
-    const scale = printing ? 2 : window.devicePixelRatio || 1;
-    const height = printing ? Math.min(rows.length, 400) * ROW : stage.clientHeight;
-    const top = printing ? 0 : stage.scrollTop;
     const pxW = Math.max(1, Math.round(width * scale)), pxH = Math.max(1, Math.round(height * scale));
-    if (canvas.width !== pxW || canvas.height !== pxH) {
-      canvas.width = pxW;
-      canvas.height = pxH;
-      canvas.style.width = width + 'px';
-      canvas.style.height = height + 'px';
+    if (target.width !== pxW || target.height !== pxH) {
+      target.width = pxW;
+      target.height = pxH;
+      target.style.width = width + 'px';
+      target.style.height = height + 'px';
     }
     ctx.setTransform(scale, 0, 0, scale, 0, 0);
     ctx.fillStyle = p.paper;
     ctx.fillRect(0, 0, width, height);
     ctx.font = '12px ' + FONT;
     ctx.textBaseline = 'middle';
-    const from = Math.max(0, Math.floor(top / ROW)), to = Math.min(rows.length, Math.ceil((top + height) / ROW) + 1);
+    const from = Math.max(0, Math.floor(top / ROW)), to = Math.min(rows.length, Math.ceil((top + height) / ROW));
     for (let r = from; r < to; r++) for (const b of rows[r]) paintBox(b, r * ROW - top, dark, p);
-    for (const [v, thick] of [[selected, 2], [hovered && !hovered.rest ? hovered.v : null, 1]]) {
-      const b = boxOf(v);
-      if (!b || printing) continue;
-      ctx.strokeStyle = p.ring;
-      ctx.lineWidth = thick;
-      ctx.strokeRect(b.x + thick / 2, b.row * ROW - top + thick / 2, Math.max(1, b.w - 1 - thick), ROW - 1 - thick);
+  }
+
+  // Paper gets all rows, on canvases of a few each, since a page break cannot go through one.
+  const PRINT_WIDTH = 1150, PRINT_ROWS = 1000, SHEET_ROWS = 4;
+  function paintSheets() {
+    for (let row = 0; row < Math.min(rows.length, PRINT_ROWS); row += SHEET_ROWS) {
+      const sheet = document.createElement('canvas');
+      sheet.className = 'sheet';
+      ctx = sheet.getContext('2d');
+      paintRows(sheet, row * ROW, Math.min(SHEET_ROWS, rows.length - row) * ROW, 2);
+      $('height').append(sheet);
     }
   }
 
@@ -333,20 +354,23 @@
   }
 
   function relayout() {
-    width = printing ? 1400 : stage.clientWidth;
+    width = printing ? PRINT_WIDTH : stage.clientWidth;
     layout();
+    deepest = Math.max(deepest, rows.length);
+    ROW = printing ? ROW_MIN : Math.max(ROW_MIN, Math.min(ROW_MAX, Math.floor(stage.clientHeight / deepest)));
     $('height').style.height = Math.max(rows.length * ROW, printing ? 0 : stage.clientHeight) + 'px';
     if (!printing && stage.clientWidth !== width) { // a scroll bar came or went
       width = stage.clientWidth;
       layout();
     }
-    paint();
+    if (printing) paintSheets(); else paint();
   }
 
   // ---- changing what is shown
 
   function rebuild(keepPath) {
     root = makeRoot();
+    deepest = 0;
     zoom = keepPath ? follow(keepPath) : root;
     selected = hovered = null;
     hideTip();
@@ -619,7 +643,7 @@
   const prefersDark = matchMedia('(prefers-color-scheme: dark)');
   let theme = null; // the reader's choice; null follows the system
   function applyTheme() {
-    document.documentElement.dataset.theme = theme || (prefersDark.matches ? 'dark' : 'light');
+    document.documentElement.dataset.theme = printing ? 'light' : theme || (prefersDark.matches ? 'dark' : 'light');
     if (rows.length > 0) repaint();
   }
   prefersDark.addEventListener('change', applyTheme);
@@ -710,10 +734,16 @@
 
   new ResizeObserver(() => { if (!printing && rows.length > 0) relayout(); }).observe(stage);
   window.addEventListener('popstate', recall);
-  window.addEventListener('beforeprint', () => { printing = true; relayout(); });
-  window.addEventListener('afterprint', () => { printing = false; relayout(); });
+  function print(on) {
+    printing = on;
+    for (const sheet of document.querySelectorAll('.sheet')) sheet.remove();
+    applyTheme();
+    relayout();
+  }
+  window.addEventListener('beforeprint', () => print(true));
+  window.addEventListener('afterprint', () => print(false));
 
-  $('tools').hidden = false;
+  $('tools').hidden = $('more').hidden = false;
   applyTheme();
   recall();
 
