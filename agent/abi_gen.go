@@ -43,8 +43,7 @@ const (
 	Raw             = 0x0
 	Realloc         = 0x2
 	ScaleBits       = 0xa
-	ScratchOffset   = 0x20000
-	ScratchSize     = 0x40000
+	ScratchSize     = 0x20000
 	SizeBig         = 0xfff
 	SizeBits        = 0xc
 	SizeShift       = 0x19

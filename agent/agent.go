@@ -55,7 +55,7 @@ func SetupError(result int64) error {
 		return nil
 	}
 	steps := [...]string{1: "memfd_create", 2: "size the tables", 3: "map the tables",
-		4: "map the flag page", 5: "have the flag page wiped on fork", 6: "map the scratch region"}
+		4: "map the flag page", 5: "have the flag page wiped on fork"}
 	step, errno := -result&0xff, (-result)>>8
 	if step <= 0 || step >= int64(len(steps)) {
 		return fmt.Errorf("agent's setup returned %#x", result)

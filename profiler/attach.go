@@ -168,14 +168,14 @@ func (pl *placing) planMemory(status proc.Status) error {
 	if err != nil {
 		return err
 	}
-	if budget < agent.MinTables+agent.TablesOffset+reserveModulus {
+	if budget < agent.MinTables+aroundTables+reserveModulus {
 		return &AddressSpaceError{Pid: pl.t.proc.Pid, Limit: limits.AddressSpace, Used: status.VmSize}
 	}
-	used := pl.header.Plan(budget-agent.TablesOffset-reserveModulus, ram, pl.header.Config.GranuleLog2)
+	used := pl.header.Plan(budget-aroundTables-reserveModulus, ram, pl.header.Config.GranuleLog2)
 	// Round up to a size that is ours alone.
-	pl.size = used + agent.TablesOffset
+	pl.size = used + aroundTables
 	pl.size += (reserveMark - pl.size%reserveModulus + reserveModulus) % reserveModulus
-	pl.header.Size = pl.size - agent.TablesOffset
+	pl.header.Size = pl.size - aroundTables
 
 	need := map[uint64]string{unix.SYS_MMAP: "mmap", unix.SYS_MADVISE: "madvise", unix.SYS_MUNMAP: "munmap"}
 	for nr, name := range need {
@@ -211,16 +211,7 @@ func (pl *placing) place(ctx context.Context) (call.Report, error) {
 		}
 		pl.base = mem.Addr(base)
 		fault.Point("attach/reserved")
-		err = pl.t.mem.WriteAt(pl.image.Text, pl.base)
-		if err == nil {
-			fault.Point("attach/written")
-			var result uint64
-			if result, err = s.Run(pl.base+mem.Addr(setup), pl.header.Size, memfd); err == nil {
-				err = agent.SetupError(int64(result))
-			}
-		}
-		if err == nil {
-			fault.Point("attach/mapped")
+		if err = pl.setUp(s, pl.base+mem.Addr(setup), memfd); err == nil {
 			return nil
 		}
 		if _, undo := s.Syscall(unix.SYS_MUNMAP, base, pl.size); undo != nil {
@@ -228,6 +219,28 @@ func (pl *placing) place(ctx context.Context) (call.Report, error) {
 		}
 		return err
 	})
+}
+
+// setUp fills the reservation.
+func (pl *placing) setUp(s *call.Session, setup mem.Addr, memfd uint64) error {
+	scratch := pl.base + mem.Addr(pl.size-agent.ScratchSize)
+	_, err := s.Syscall(unix.SYS_MMAP, uint64(scratch), agent.ScratchSize, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED|unix.MAP_NORESERVE, ^uint64(0), 0)
+	if err != nil {
+		return fmt.Errorf("map memory for calls: %w", err)
+	}
+	s.UseMemory(scratch, agent.ScratchSize)
+	fault.Point("attach/scratch")
+	if err := pl.t.mem.WriteAt(pl.image.Text, pl.base); err != nil {
+		return err
+	}
+	fault.Point("attach/written")
+	result, err := s.Run(setup, pl.header.Size, memfd)
+	if err != nil {
+		return err
+	}
+	fault.Point("attach/mapped")
+	return agent.SetupError(int64(result))
 }
 
 // hook fills the tables and swaps the allocators' pointers. The target runs.

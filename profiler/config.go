@@ -29,12 +29,11 @@ func optional(o cpython.Offset) int32 {
 func configure(t *target, in *cpython.Interpreter, modules []*dso.Module, plan *call.Plan, nsPid int, sample uint64) (agent.Config, error) {
 	l := &in.Layout
 	c := agent.Config{
-		CurrentTstate: uint64(in.CurrentThreadState),
-		ThisTstate:    uint64(in.ThisThreadState),
-		CodeType:      uint64(in.CodeType),
-		SampleBytes:   sample,
-		CodeMask:      ^l.Frame.CodeMask,
-		InstrMask:     ^uint64(0),
+		ThisTstate:  uint64(in.ThisThreadState),
+		CodeType:    uint64(in.CodeType),
+		SampleBytes: sample,
+		CodeMask:    ^l.Frame.CodeMask,
+		InstrMask:   ^uint64(0),
 
 		TstateThreadId: l.Thread.ThreadID.Bytes,
 		TstateId:       optional(l.Thread.ID),
@@ -71,6 +70,15 @@ func configure(t *target, in *cpython.Interpreter, modules []*dso.Module, plan *
 		NestedAbove: smallRequest,
 		Pid:         uint32(nsPid),
 	}
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return c, err
+	}
+	place := in.CurrentThreadStateAt(t.mem, maps)
+	c.CurrentTstate = place.Value
+	c.TstateKind = map[cpython.Where]uint32{
+		cpython.InFunction: agent.TstateFunction, cpython.InVariable: agent.TstateVariable, cpython.InThread: agent.TstateLocal,
+	}[place.Where]
 	switch l.BlockAlign {
 	case 8:
 		c.GranuleLog2 = 3

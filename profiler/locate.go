@@ -17,6 +17,9 @@ import (
 const (
 	reserveModulus = 16 << 20
 	reserveMark    = 0x7a9000
+
+	// aroundTables is what the reservation has beside the tables.
+	aroundTables = agent.TablesOffset + agent.ScratchSize
 )
 
 // target is a process that is being worked on.
@@ -95,7 +98,7 @@ func (t *target) locate() ([]*placed, error) {
 	for _, m := range maps {
 		switch {
 		case isTables(m):
-			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + agent.TablesOffset, tables: m}
+			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + aroundTables, tables: m}
 			h, err := agent.ReadHeader(t.mem, m.Start)
 			if errors.Is(err, agent.ErrNoTables) && m.Path != tablesName {
 				continue // somebody else's shared memory
@@ -112,7 +115,11 @@ func (t *target) locate() ([]*placed, error) {
 			}
 			found = append(found, a)
 		case isReservation(m):
-			found = append(found, &placed{image: m.Start, size: m.Size()})
+			a := &placed{image: m.Start, size: m.Size()}
+			if a.size%reserveModulus != reserveMark {
+				a.size += agent.ScratchSize // which is mapped already
+			}
+			found = append(found, a)
 		}
 	}
 	return found, nil
@@ -123,13 +130,14 @@ const tablesName = "/memfd:heaptap"
 // isTables reports whether a mapping may hold the agent's tables.
 func isTables(m proc.Mapping) bool {
 	return m.Shared && (m.Path == tablesName || m.Path == "/dev/zero") &&
-		(m.Size()+agent.TablesOffset)%reserveModulus == reserveMark
+		(m.Size()+aroundTables)%reserveModulus == reserveMark
 }
 
-// isReservation reports whether a mapping is a reservation in which nothing was placed.
+// isReservation reports whether a mapping is a reservation in which nothing, or only the scratch region, was placed.
 func isReservation(m proc.Mapping) bool {
-	return m.Inode == 0 && !m.Shared && m.Exec && !m.Write && m.Size()%reserveModulus == reserveMark &&
-		m.Size() > agent.MinTables
+	rest := m.Size() % reserveModulus
+	return m.Inode == 0 && !m.Shared && m.Exec && !m.Write && m.Size() > agent.MinTables &&
+		(rest == reserveMark || rest == reserveMark-agent.ScratchSize)
 }
 
 // tracked returns the agent that tracks the target, or that would if it were whole.

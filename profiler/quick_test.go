@@ -29,6 +29,9 @@ for line in sys.stdin:
 	a, err := Attach(t.Context(), pid, AttachOptions{})
 	if err != nil { t.Fatal(err) }
 	t.Logf("%+v", a)
+	tt, _ := open(pid)
+	at, _ := tt.tracked()
+	t.Logf("kind %d %#x clock %#x", at.header.Config.TstateKind, at.header.Config.CurrentTstate, at.header.Config.ClockWord)
 	in.Write([]byte("x\n"))
 	l, err := r.ReadString('\n')
 	t.Log(l, err)

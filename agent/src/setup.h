@@ -1,7 +1,6 @@
 /*
- * setup.h: run once in a borrowed thread, on a small stack that is not the thread's own, before anything is hooked.
- * The image is mapped and filled by then, within a reservation of the whole memory map; this puts the other parts in
- * their places. Every system call is one that the tracer has found to be let through.
+ * setup.h: run once in a borrowed thread, on the scratch region's stack, before anything is hooked. The image is mapped
+ * and filled by then, within a reservation of the whole memory map; this puts the other parts in their places. Every system call is one that the tracer has found to be let through.
  */
 
 enum {
@@ -18,13 +17,13 @@ enum {
 };
 
 /*
- * Maps the flag page, the scratch region and the tables of `size` bytes (shared memory from memfd_create, or, with
+ * Maps the flag page and the tables of `size` bytes (shared memory from memfd_create, or, with
  * memfd = 0, anonymous). Returns 0, or -errno << 8 | the step that failed.
  */
 ENTRY s64 ht_setup(u64 size, u64 memfd)
 {
 	static const char name[] = "heaptap";
-	u64 flag = (u64)&ht_flag, tables = (u64)T, scratch = flag - HT_FLAG_OFFSET + HT_SCRATCH_OFFSET;
+	u64 flag = (u64)&ht_flag, tables = (u64)T;
 	s64 r;
 
 	/* The tables first: by their name a later heaptap finds what was left half done. */
@@ -55,10 +54,6 @@ ENTRY s64 ht_setup(u64 size, u64 memfd)
 	r = system_call(SYS_madvise, flag, 4096, MADV_WIPEONFORK, 0, 0, 0);
 	if (r < 0)
 		return r * 256 - 5;
-	r = system_call(SYS_mmap, scratch, HT_SCRATCH_SIZE, PROT_RW,
-	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1ull, 0);
-	if (r < 0)
-		return r * 256 - 6;
 	system_call(SYS_madvise, tables, size, MADV_DONTDUMP, 0, 0, 0);
 	return 0;
 }
