@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/heaptap/heaptap/heap"
 	"github.com/heaptap/heaptap/internal/demo"
 	"github.com/heaptap/heaptap/profiler"
 	"github.com/heaptap/heaptap/report"
@@ -64,8 +66,13 @@ func (a *app) demo(ctx context.Context, python, dir string, watch time.Duration)
 				os.RemoveAll(dir)
 			}
 		}()
-	} else if err = os.MkdirAll(dir, 0o777); err != nil {
-		return &outputError{dir, err}
+	} else {
+		if err = os.MkdirAll(dir, 0o777); err != nil {
+			return &outputError{dir, err}
+		}
+		if dir, err = filepath.Abs(dir); err != nil { // as the shop's frames name it
+			return err
+		}
 	}
 	server, err := demo.Start(ctx, python, dir)
 	if err != nil {
@@ -204,10 +211,32 @@ func (s *show) results(dump *profiler.Dump, at *profiler.Attachment) error {
 	}
 	fmt.Fprintln(s.Stdout)
 	g := grid{align: []align{left, left}}
+	if where, code := s.leak(dump.Snapshot); code != "" {
+		g.add(where, code)
+	}
 	g.add("paused", fmt.Sprintf("%s to attach, %s to dump", durationText(at.Pause), durationText(dump.Pause)))
 	g.add("flame graph", flame+" (open it in a browser)")
 	g.add("snapshot", snapshot)
 	g.add("program", s.server.Source)
 	g.write(s.Stdout, 0, nil)
 	return nil
+}
+
+// leak is the line of the shop that has the most live memory: where it is and what it says.
+func (s *show) leak(snapshot *heap.Snapshot) (where, code string) {
+	rows := snapshot.ByLine()
+	if len(rows) == 0 {
+		return "", ""
+	}
+	heap.SortRows(rows, heap.InuseBytes, false)
+	frame := rows[0].Frame
+	source, err := os.ReadFile(s.server.Source)
+	if err != nil || frame.File != s.server.Source {
+		return "", ""
+	}
+	lines := strings.Split(string(source), "\n")
+	if frame.Line < 1 || frame.Line > len(lines) {
+		return "", ""
+	}
+	return fmt.Sprintf("%s:%d", demo.SourceName, frame.Line), strings.TrimSpace(lines[frame.Line-1])
 }

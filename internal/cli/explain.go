@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,6 +48,7 @@ func rules() []rule {
 		is(ExitBusy, profiler.ErrBusy, "only one heaptap can work on a process at a time: try again when the other is done"),
 		is(ExitNotTracked, profiler.ErrNotTracked, "`heaptap attach PID` starts tracking",
 			"what was allocated before that is not seen"),
+		is(ExitNotTracked, profiler.ErrIncomplete, "`heaptap repair PID` gives back what is left, then attach anew"),
 		as(ExitNotTracked, func(*profiler.OtherVersionError) []string {
 			return []string{"use the heaptap that attached, or `heaptap detach PID` with that one and attach anew"}
 		}),
@@ -69,9 +71,10 @@ func rules() []rule {
 		as(ExitUnreadable, unreadable),
 		is(ExitFailure, demo.ErrNoPython, "install Python 3.6 or later (apt-get install python3), or name one: --python PATH"),
 
-		as(ExitNotPermitted, func(e *call.SeccompError) []string {
-			return []string{"heaptap asked before it tried: nothing in the process was touched",
-				"start it with a filter that lets mmap, munmap, madvise and rt_sigreturn through"}
+		as(ExitNotPermitted, func(*profiler.SeccompError) []string { return seccompForbids }),
+		as(ExitNotPermitted, func(*call.SeccompError) []string { return seccompForbids }),
+		as(ExitNotPermitted, func(*profiler.AddressSpaceError) []string {
+			return []string{"nothing in the process was touched; `prlimit --as=unlimited --pid PID` makes room"}
 		}),
 		{code: ExitNotPermitted, examine: true, match: notPermitted},
 
@@ -87,6 +90,11 @@ func rules() []rule {
 		is(ExitFailure, ptrace.ErrDeadline, "the process goes on as before; a thread in an uninterruptible wait (state D) cannot stop"),
 		is(ExitFailure, cpython.ErrBusy, "nothing was touched; try again"),
 	}
+}
+
+var seccompForbids = []string{
+	"heaptap asked before it tried: nothing in the process was touched",
+	"start the process with a filter that lets mmap, munmap, madvise and rt_sigreturn through",
 }
 
 var notRestored = []string{
@@ -183,19 +191,35 @@ func (a *app) conclude(ctx context.Context, err error) ExitCode {
 		err = interrupted // whoever pressed Ctrl-C needs no tale of what it cut short
 	}
 	code, hints := a.diagnose(ctx, err)
-	if text := err.Error(); text != "" {
-		a.talk(a.stderrStyle().red("error:"), text)
-	}
+	a.talk(a.stderrStyle().red("error:"), mostImportantFirst(err))
 	for _, h := range hints {
 		a.talk(a.stderrStyle().yellow("hint:"), a.name(h))
 	}
 	return code
 }
 
-// talk writes a labelled line; printable, since parts of it come from targets and files.
+// mostImportantFirst is the error's text, in which a line that tells of harm goes before those of other errors.
+func mostImportantFirst(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	var restore *profiler.RestoreError
+	var giveBack *call.RestoreError
+	slices.SortStableFunc(lines, func(x, y string) int {
+		rank := func(line string) int {
+			if errors.As(err, &restore) && strings.Contains(line, restore.Error()) ||
+				errors.As(err, &giveBack) && strings.Contains(line, giveBack.Error()) {
+				return 0
+			}
+			return 1
+		}
+		return rank(x) - rank(y)
+	})
+	return strings.Join(lines, "\n")
+}
+
+// talk writes labelled lines; printable, since parts of them come from targets and files.
 func (a *app) talk(label, text string) {
-	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		fmt.Fprintf(a.Stderr, "%s %s\n", label, printable(line))
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		fmt.Fprintf(a.Stderr, "%s %s\n", label, printable(strings.TrimSpace(line)))
 	}
 }
 

@@ -50,7 +50,7 @@ func (a *app) showCandidates(list []profiler.Candidate) {
 	problems := map[string][]int{}
 	var order []string
 	for _, p := range list {
-		g.add(strconv.Itoa(p.Pid), cmp.Or(p.Python.Version, "?"), cmp.Or(buildText(p.Python), "?"), sizeText(p.RSS),
+		g.add(strconv.Itoa(p.Pid), versionText(p.Python), cmp.Or(p.Python.Flavour, "?"), sizeText(p.RSS),
 			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"), printable(p.Command))
 		if p.Problem != "" {
 			if problems[p.Problem] == nil {
@@ -67,6 +67,18 @@ func (a *app) showCandidates(list []profiler.Candidate) {
 	for _, why := range order {
 		hang(a.Stdout, pidsText(problems[why])+": ", printable(why), a.Term.Width())
 	}
+}
+
+// versionText is the version with the letters that CPython itself puts behind it: t for free-threaded, d for debug.
+func versionText(p profiler.Python) string {
+	s := cmp.Or(p.Version, "?")
+	if p.FreeThreaded {
+		s += "t"
+	}
+	if p.Debug {
+		s += "d"
+	}
+	return s
 }
 
 // trackedText is short enough for a column.

@@ -62,7 +62,6 @@ func stateMeaning(s profiler.State) (meaning, hint string) {
 }
 
 func (a *app) showStatus(s *profiler.Status) {
-	st := a.stdoutStyle()
 	meaning, hint := stateMeaning(s.State)
 	if s.State == profiler.Tracking && !s.Since.IsZero() {
 		meaning += fmt.Sprintf(" since %s (%s), %s", s.Since.Format(time.DateTime),
@@ -75,8 +74,24 @@ func (a *app) showStatus(s *profiler.Status) {
 	}
 	hang(a.Stdout, "state    ", meaning, width)
 
+	if len(s.Totals) > 0 {
+		a.showNumbers(s)
+	}
+	if len(s.NotSeen) > 0 {
+		fmt.Fprintf(a.Stdout, "\nnot seen:\n")
+	}
+	for _, why := range s.NotSeen {
+		hang(a.Stdout, "  - ", printable(why), width)
+	}
+	if hint != "" {
+		a.hint(a.name(hint))
+	}
+}
+
+// showNumbers shows what is counted and what the counting takes.
+func (a *app) showNumbers(s *profiler.Status) {
 	fmt.Fprintln(a.Stdout)
-	totalsGrid(s).write(a.Stdout, 0, st.header)
+	totalsGrid(s).write(a.Stdout, 0, a.stdoutStyle().header)
 
 	fmt.Fprintln(a.Stdout)
 	facts := grid{align: []align{right, left}}
@@ -90,16 +105,6 @@ func (a *app) showStatus(s *profiler.Status) {
 	facts.add(sizeText(s.AgentText+s.AgentTables), fmt.Sprintf("taken by heaptap: code %s, tables %s (%s of addresses)",
 		sizeText(s.AgentText), sizeText(s.AgentTables), sizeText(s.AgentReserved)))
 	facts.write(a.Stdout, 0, nil)
-
-	if len(s.NotSeen) > 0 {
-		fmt.Fprintf(a.Stdout, "\nnot seen:\n")
-	}
-	for _, why := range s.NotSeen {
-		hang(a.Stdout, "  - ", printable(why), width)
-	}
-	if hint != "" {
-		a.hint(a.name(hint))
-	}
 }
 
 func totalsGrid(s *profiler.Status) *grid {
