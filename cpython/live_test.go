@@ -8,11 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
 
@@ -54,6 +54,7 @@ func allPrograms(t testing.TB) []program {
 	if err != nil {
 		t.Fatal(err)
 	}
+	name := regexp.MustCompile(`^python[23]\.\d+[dt]*$`) // not python3.6m, the same file again, nor python3.9-config
 	var found []program
 	add := func(root, pattern string) {
 		paths, err := filepath.Glob(root + pattern)
@@ -62,9 +63,11 @@ func allPrograms(t testing.TB) []program {
 		}
 		for _, path := range paths {
 			path = strings.TrimPrefix(path, root)
-			if fi, err := os.Lstat(root + path); err == nil && fi.Mode().IsRegular() && !strings.Contains(path, "-") {
-				found = append(found, program{root, path})
+			fi, err := os.Lstat(root + path)
+			if err != nil || !fi.Mode().IsRegular() || !name.MatchString(filepath.Base(path)) {
+				continue
 			}
+			found = append(found, program{root, path})
 		}
 	}
 	add("", filepath.Join(home, ".pyenv/versions/*/bin/python[23].*"))
@@ -194,11 +197,9 @@ func (tg *target) states(in *Interpreter) []InterpreterState {
 	return states
 }
 
-// eachPython runs a test on every interpreter, at most two at a time.
+// eachPython runs a test on every interpreter.
 func eachPython(t *testing.T, test func(t *testing.T, p program)) {
 	for _, p := range interpreters(t) {
 		t.Run(p.String(), func(t *testing.T) { test(t, p) })
 	}
 }
-
-var _ mem.Reader = (*proc.Mem)(nil)

@@ -64,25 +64,34 @@ func main() {
 }
 
 func run(dir, full string) error {
-	input := filepath.Join(dir, "internal", "genlayouts", "offsets.json")
 	if full != "" {
-		if err := reduce(full, input); err != nil {
+		if err := reduce(full, input(dir)); err != nil {
 			return err
 		}
 	}
-	b, err := os.ReadFile(input)
+	c, err := load(input(dir))
 	if err != nil {
 		return err
 	}
-	var c collection
-	if err := json.Unmarshal(b, &c); err != nil {
-		return fmt.Errorf("%s: %w", input, err)
-	}
-	src, err := generate(&c)
+	src, err := generate(c)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "layouts_gen.go"), src, 0o644)
+}
+
+func input(dir string) string { return filepath.Join(dir, "internal", "genlayouts", "offsets.json") }
+
+func load(path string) (*collection, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var c collection
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &c, nil
 }
 
 // collection is offsets.json: for each build its structures, and for each feature release the names of the 8-byte
