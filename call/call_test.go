@@ -2,7 +2,6 @@ package call
 
 import (
 	"errors"
-	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -132,8 +131,4 @@ func TestFreeze(t *testing.T) {
 			tg.finish()
 		})
 	}
-}
-
-func TestMain(m *testing.M) {
-	os.Exit(m.Run())
 }

@@ -1,6 +1,8 @@
 package call
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/mem"
 )
 
 // soak is how much longer than by default a test runs: HEAPTAP_SOAK, at least 1.
@@ -100,7 +104,7 @@ func TestRegisters(t *testing.T) {
 	ctx := deadline(t)
 	code := payload(t)
 	bin := compile(t, "regs", "-mno-red-zone")
-	for _, mode := range []string{"quiet", "storm"} {
+	for _, mode := range []string{"quiet", "storm", "altstack"} {
 		t.Run(mode, func(t *testing.T) {
 			var args []string
 			if mode != "quiet" {
@@ -109,7 +113,7 @@ func TestRegisters(t *testing.T) {
 			tg := start(t, bin, args...)
 			a := tg.install(tg.plan(Options{}), code)
 			pl := tg.plan(Options{Tid: tg.second()})
-			for i := range 2000 * soak(t) {
+			for i := range 700 * soak(t) {
 				if _, err := pl.Borrow(ctx, func(s *Session) error { return a.cycle(s, uint64(i)) }); err != nil {
 					t.Fatalf("borrowing %d: %v", i, err)
 				}
@@ -120,6 +124,91 @@ func TestRegisters(t *testing.T) {
 				t.Error(answer)
 			}
 			tg.finish()
+		})
+	}
+}
+
+var errDie = errors.New("as if killed")
+
+// die makes the tracer leave the borrowed thread as its death would: the kernel detaches where it stands.
+func (s *Session) die() error {
+	s.lost = errDie
+	return errDie
+}
+
+// TestFrame leaves borrowed threads to restore themselves from the frame, and shows that each part of it is needed.
+func TestFrame(t *testing.T) {
+	ctx := deadline(t)
+	code := payload(t)
+	bin := compile(t, "regs", "-mno-red-zone")
+	put32 := func(off func(f frame) int, v uint32) func(f frame) {
+		return func(f frame) { binary.LittleEndian.PutUint32(f.bytes[off(f):], v) }
+	}
+	xsave := func(at int) func(f frame) int {
+		return func(f frame) int {
+			return int(mem.Addr(binary.LittleEndian.Uint64(f.bytes[frameFpstate:]))-f.at) + at
+		}
+	}
+	last := func(f frame) int { return len(f.bytes) - 4 }
+	for _, c := range []struct {
+		name   string
+		mutate func(f frame)
+		breaks bool
+	}{
+		{"intact", nil, false},
+		{"no first magic", put32(xsave(xsaveSoftware), 0), true},
+		{"no second magic", put32(last, 0), true},
+		{"no features", put32(xsave(xsaveEnd), 0), true},
+		{"misaligned state", func(f frame) { f.bytes[frameFpstate] += 8 }, true},
+		{"no state", func(f frame) { clear(f.bytes[frameFpstate:][:8]) }, true},
+		{"no stack segment", func(f frame) { clear(f.bytes[frameSegs+6:][:2]) }, true},
+		{"one register", func(f frame) { f.bytes[frameGregs] ^= 1 }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tg := start(t, bin)
+			a := tg.install(tg.plan(Options{}), code)
+			pl := tg.plan(Options{Tid: tg.second()})
+			var err error
+			for range 200 {
+				_, err = pl.Borrow(ctx, func(s *Session) error {
+					s.UseMemory(a.data, a.size)
+					if err := s.prepareFrame(); err != nil {
+						return err
+					}
+					if c.mutate != nil {
+						c.mutate(s.frame)
+						if err := pl.memory.WriteAt(s.frame.bytes, s.frame.at); err != nil {
+							return err
+						}
+					}
+					regs := runRegs(&s.state.Regs, pl.cave, s.frame.at, a.code, unix.SYS_GETPPID, new([maxArgs]uint64))
+					s.ranUser = true
+					if err := s.commit(&regs); err != nil {
+						return err
+					}
+					return s.die()
+				})
+				if !errors.Is(err, errDie) {
+					break
+				}
+			}
+			if !c.breaks {
+				if !errors.Is(err, errDie) {
+					t.Fatal(err)
+				}
+				if answer := tg.do("check"); !strings.Contains(answer, " bad 0 ") {
+					t.Error(answer)
+				}
+				tg.finish()
+				return
+			}
+			if !errors.Is(err, errDie) {
+				t.Logf("ended: %v", err)
+				return
+			}
+			if answer := tg.do("check"); strings.Contains(answer, " bad 0 ") {
+				t.Errorf("the frame was broken, but the target is not: %s", answer)
+			}
 		})
 	}
 }

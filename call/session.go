@@ -397,8 +397,12 @@ func (s *Session) ended(err error) error {
 // opened then would be gone.
 func (pl *Plan) sameProgram() error {
 	var magic [16]byte
-	if err := pl.memory.ReadAt(magic[:], pl.cave.at); err != nil || string(magic[:]) != string(caveCode[:len(magic)]) {
-		return ErrChanged
+	err := pl.memory.ReadAt(magic[:], pl.cave.at)
+	if err == nil && string(magic[:]) == string(caveCode[:len(magic)]) {
+		return nil
 	}
-	return nil
+	if err := pl.process.Check(); err != nil {
+		return err
+	}
+	return ErrChanged
 }

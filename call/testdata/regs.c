@@ -139,7 +139,13 @@ static int differs(void) {
 	return 0;
 }
 
+static int alternate;
+
 static void *checker(void *p) {
+	static char altstack[64 << 10];
+	stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
+	if (alternate)
+		sigaltstack(&ss, 0);
 	for (;;) {
 		new_values();
 		memset(got_x, 0, sizeof got_x);
@@ -166,20 +172,17 @@ static void on_alarm(int sig) { handled++; }
 
 int main(int argc, char **argv) {
 	// "storm": a signal every half millisecond, on the checker's stack; "altstack": on another.
-	int storm = argc > 1, alt = argc > 1 && !strcmp(argv[1], "altstack");
+	int storm = argc > 1;
+	alternate = argc > 1 && !strcmp(argv[1], "altstack");
 	sigset_t alarm;
 	sigemptyset(&alarm);
 	sigaddset(&alarm, SIGALRM);
 	pthread_t t;
 	pthread_create(&t, 0, checker, 0);
-	if (alt) {
-		// The checker's alternate stack must be set by itself; so for this the first thread checks and another talks.
-		static char altstack[64 << 10];
-		stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
-		sigaltstack(&ss, 0);
-	}
 	if (storm) {
-		struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_RESTART | (alt ? SA_ONSTACK : 0)};
+		// SA_NODEFER: the checker's signal mask is the same inside the handler and outside.
+		struct sigaction sa = {.sa_handler = on_alarm,
+			.sa_flags = SA_RESTART | SA_NODEFER | (alternate ? SA_ONSTACK : 0)};
 		sigaction(SIGALRM, &sa, 0);
 		pthread_sigmask(SIG_BLOCK, &alarm, 0); // the checker takes them
 		struct itimerval it = {{0, 500}, {0, 500}};
