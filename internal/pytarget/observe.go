@@ -49,7 +49,7 @@ type Activity int
 
 // The activities.
 const (
-	// Quiet: the process did nothing in between, or only answered Observe; everything has to be equal.
+	// Quiet: the process did nothing in between; everything has to be equal.
 	Quiet Activity = iota
 	// Busy: the process allocates, and starts and ends threads by itself. Private memory, thread ids and pending
 	// signals may differ, and a mask may differ for the moment that a thread is in a signal handler or in libc.
@@ -254,42 +254,54 @@ func (o Observation) lasting(other Observation, masks map[string]bool) Observati
 	return o
 }
 
-// Observe looks at the target from outside and, since it has to answer for that, from inside. words may be nil.
+// Observe looks at the target from inside, since it has to answer for that, and then from outside. words may be nil.
 func (tg *Target) Observe(words Words) Observation {
 	tg.t.Helper()
-	o, err := tg.observe(words)
+	inside := tg.lookInside()
+	return tg.lookOutside(inside, words)
+}
+
+func (tg *Target) lookInside() *InsideView {
+	tg.t.Helper()
+	inside := new(InsideView)
+	if err := tg.fill(inside, request{Op: "observe"}); err != nil {
+		tg.t.Fatalf("%s: %v", tg.Interpreter, err)
+	}
+	return inside
+}
+
+func (tg *Target) lookOutside(inside *InsideView, words Words) Observation {
+	tg.t.Helper()
+	o, err := Observe(tg.Pid(), words)
 	if err != nil {
 		tg.t.Fatalf("%s: %v", tg.Interpreter, err)
 	}
+	o.Inside = inside
 	return o
-}
-
-func (tg *Target) observe(words Words) (Observation, error) {
-	var inside InsideView
-	if err := tg.fill(&inside, request{Op: "observe"}); err != nil {
-		return Observation{}, err
-	}
-	o, err := Observe(tg.Pid(), words)
-	o.Inside = &inside
-	return o, err
 }
 
 // settling is how long a busy process may take until it is seen in a moment when nothing differs: its threads pass
 // through handlers and libc, which block signals for microseconds, unless the machine stops them right there.
 const settling = 10 * time.Second
 
-// Unchanged fails the test unless the target is as it was before. A quiet target has to be so at once; a busy one has
-// to be seen so once, since what was not given back stays away for good.
+// Unchanged fails the test unless the target is as it was before, when it was observed with [Target.Observe] and not
+// asked anything since if it is quiet. A quiet target has to be so at once, before it allocates for an answer; a busy one
+// has to be seen so once, since what was not given back stays away for good.
 func (tg *Target) Unchanged(before Observation, activity Activity, words Words) {
 	tg.t.Helper()
-	for deadline := time.Now().Add(settling); ; {
-		diff := before.Diff(tg.Observe(words), activity)
-		if diff == "" {
-			return
+	var diff string
+	if activity == Quiet {
+		now := tg.lookOutside(nil, words)
+		now.Inside = tg.lookInside()
+		diff = before.Diff(now, activity)
+	} else {
+		for deadline := time.Now().Add(settling); time.Now().Before(deadline); {
+			if diff = before.Diff(tg.Observe(words), activity); diff == "" {
+				break
+			}
 		}
-		if activity == Quiet || time.Now().After(deadline) {
-			tg.t.Errorf("%s: the target is not as before (-before +after):\n%s", tg.Interpreter, diff)
-			return
-		}
+	}
+	if diff != "" {
+		tg.t.Errorf("%s: the target is not as before (-before +after):\n%s", tg.Interpreter, diff)
 	}
 }

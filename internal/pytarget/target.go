@@ -81,7 +81,11 @@ func Start(t testing.TB, in Interpreter, program string, o Options) *Target {
 	t.Helper()
 	tg, err := start(t, in, program, o)
 	if err != nil {
-		t.Fatalf("start a target in %s: %v", in, err)
+		output := ""
+		if tg != nil {
+			output = tg.Output()
+		}
+		t.Fatalf("start a target in %s: %v\n%s", in, err, output)
 	}
 	return tg
 }
@@ -128,10 +132,10 @@ func start(t testing.TB, in Interpreter, program string, o Options) (*Target, er
 	}
 	t.Cleanup(tg.end)
 	if err := tg.write(append(boot, '\n')); err != nil {
-		return nil, tg.explain(err)
+		return tg, tg.explain(err)
 	}
 	if _, err := tg.read(); err != nil {
-		return nil, tg.explain(err)
+		return tg, tg.explain(err)
 	}
 	return tg, nil
 }
@@ -324,7 +328,7 @@ func (tg *Target) must(r request) string {
 	tg.t.Helper()
 	answer, err := tg.roundTrip(r)
 	if err != nil {
-		tg.t.Fatalf("%s: %v", tg.Interpreter, err)
+		tg.t.Fatalf("%s: %v\n%s", tg.Interpreter, err, tg.Output())
 	}
 	return answer
 }
@@ -425,9 +429,9 @@ func (tg *Target) explain(err error) error {
 	}
 	select {
 	case <-tg.ended:
-		return fmt.Errorf("%w; the target has ended: %v\n%s", err, tg.state, tg.Output())
+		return fmt.Errorf("%w; the target has ended: %v", err, tg.state)
 	default:
-		return fmt.Errorf("%w; the target:\n%s%s", err, describe(tg.Pid()), tg.Output())
+		return fmt.Errorf("%w; the target:\n%s", err, describe(tg.Pid()))
 	}
 }
 

@@ -37,14 +37,14 @@ NUMBERS = {
         rt_sigsuspend=130, futex=202, io_setup=206, io_getevents=208, semtimedop=220, clock_nanosleep=230,
         epoll_wait=232, mq_open=240, mq_timedsend=242, mq_timedreceive=243, waitid=247, inotify_init1=294,
         inotify_add_watch=254, openat=257, pselect6=270, ppoll=271, splice=275, epoll_pwait=281, timerfd_create=283,
-        timerfd_settime=286, signalfd4=289, eventfd2=290, gettid=186),
+        timerfd_settime=286, signalfd4=289, eventfd2=290, gettid=186, tgkill=234),
     "aarch64": dict(
         io_setup=0, io_getevents=4, eventfd2=19, epoll_pwait=22, fcntl=25, inotify_init1=26, inotify_add_watch=27,
         flock=32, openat=56, read=63, write=64, pselect6=72, ppoll=73, signalfd4=74, splice=76,
         timerfd_create=85, timerfd_settime=86, waitid=95, futex=98, nanosleep=101, clock_nanosleep=115,
         rt_sigsuspend=133, rt_sigtimedwait=137, mq_open=180, mq_timedsend=182, mq_timedreceive=183, msgget=186,
         msgrcv=188, msgsnd=189, semget=190, semtimedop=192, semop=193, accept=202, connect=203, recvfrom=207,
-        accept4=242, wait4=260, gettid=178),
+        accept4=242, wait4=260, gettid=178, tgkill=131),
 }[platform.machine()]
 
 
@@ -136,7 +136,8 @@ def blocked(*signals):
 
 
 def poke():
-    os.kill(os.getppid(), signal.SIGUSR1)
+    """Signal the thread that waits: another one of the process might not block or handle the signal."""
+    must("tgkill", os.getppid(), thread, signal.SIGUSR1)
 
 
 def handled():
@@ -418,7 +419,7 @@ def waitid():
 
 @case
 def python_sleep():
-    return Case(lambda: time.sleep(LIMIT), ["select", "clock_nanosleep"], lambda result: result is None, limit=LIMIT)
+    return Case(lambda: time.sleep(LIMIT), ["select", "pselect6", "clock_nanosleep"], lambda result: result is None, limit=LIMIT)
 
 
 @case
@@ -463,6 +464,7 @@ def holding_gil():
 
 
 chosen = partner = None
+thread = must("gettid")
 ended = []   # results that were not expected
 elapsed = []  # seconds, of calls with a limit
 
@@ -493,7 +495,7 @@ def enter():
     """Answer with the system calls' numbers and the thread that waits in them, and go and wait."""
     pytarget.defer(wait)
     numbers = [NUMBERS[name] for name in chosen.names if name in NUMBERS]
-    return {"numbers": numbers, "tid": libc.syscall(ctypes.c_long(NUMBERS["gettid"]))}
+    return {"numbers": numbers, "tid": thread}
 
 
 def wait():

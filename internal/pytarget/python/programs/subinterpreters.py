@@ -12,14 +12,14 @@ except ImportError:
         import _testcapi
 
 WORK = """
-import os
+import os, time
+os.write(%d, b"r")
 right, rounds = True, 0
 while not os.path.exists(%r):
     items = {str(i): [i] * 4 for i in range(300)}
     right = right and sum(item[0] for item in items.values()) == 44850
     rounds += 1
     if rounds %% 20 == 0:
-        import time
         time.sleep(0.001)
 os.write(%d, b"y" if right and rounds else b"n")
 """
@@ -29,7 +29,7 @@ results, tell = os.pipe()
 
 
 def work(number):
-    source = WORK % (stop, tell)
+    source = WORK % (tell, stop, tell)
     if interpreters is None:
         _testcapi.run_in_subinterp(source)
         return
@@ -46,6 +46,9 @@ def work(number):
 running = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(3)]
 for thread in running:
     thread.start()
+ready = b""
+while len(ready) < len(running):
+    ready += os.read(results, 1)
 
 
 def step():
