@@ -13,12 +13,13 @@ except ImportError:
 
 WORK = """
 import os, time
-os.write(%d, b"r")
 right, rounds = True, 0
 while not os.path.exists(%r):
     items = {str(i): [i] * 4 for i in range(300)}
     right = right and sum(item[0] for item in items.values()) == 44850
     rounds += 1
+    if rounds == 1:
+        os.write(%d, b"r")
     if rounds %% 20 == 0:
         time.sleep(0.001)
 os.write(%d, b"y" if right and rounds else b"n")
@@ -29,7 +30,7 @@ results, tell = os.pipe()
 
 
 def work(number):
-    source = WORK % (tell, stop, tell)
+    source = WORK % (stop, tell, tell)
     if interpreters is None:
         _testcapi.run_in_subinterp(source)
         return
