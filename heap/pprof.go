@@ -66,7 +66,7 @@ const (
 	wire32     = 5
 )
 
-// Names in the file. Keys of labels and names of sample types are those of Go's heap profile and of the tools around it.
+// Names in the file. Labels and sample types have the names of Go's heap profile and of the tools around it.
 const (
 	keyType    = "type"
 	keyDomain  = "domain"

@@ -26,7 +26,8 @@ import (
 func full() *Snapshot {
 	s := &Snapshot{
 		Time: time.Unix(1_700_000_000, 123).UTC(), Duration: 90 * time.Second, SampleBytes: 512 << 10,
-		Info: []KeyValue{{"python", "3.14.0"}, {"command", "python3 -c 'a: b'"}, {"not seen", "blocks from before:\nthe attach"}},
+		Info: []KeyValue{{"python", "3.14.0"}, {"command", "python3 -c 'a: b'"}, {"not seen",
+			"blocks from before:\nthe attach"}},
 	}
 	b := NewBuilder(s)
 	module := Frame{Func: "<module>", File: "/srv/a.py", Line: 10, FirstLine: 1}
@@ -38,8 +39,10 @@ func full() *Snapshot {
 	obj, mem, worker := b.Text("obj"), b.Text("mem"), b.Text("worker 1")
 	dict := b.Text("dict")
 	s.Records = []Record{
-		{Stack: deep, Domain: obj, Thread: worker, Type: dict, Age: 0, InuseBytes: 640, InuseBlocks: 10, AllocBytes: 6400, AllocBlocks: 100, PeakBytes: 700, PeakBlocks: 11},
-		{Stack: shallow, Domain: mem, Age: 64, InuseBytes: 1 << 40, InuseBlocks: 1, AllocBytes: 1 << 40, AllocBlocks: 1},
+		{Stack: deep, Domain: obj, Thread: worker, Type: dict, Age: 0, InuseBytes: 640, InuseBlocks: 10,
+			AllocBytes: 6400, AllocBlocks: 100, PeakBytes: 700, PeakBlocks: 11},
+		{Stack: shallow, Domain: mem, Age: 64, InuseBytes: 1 << 40, InuseBlocks: 1, AllocBytes: 1 << 40,
+			AllocBlocks: 1},
 		{Stack: deep, Domain: mem, Age: UnknownAge, AllocBytes: 16, AllocBlocks: 1},
 		{Stack: None, Domain: mem, Age: UnknownAge, InuseBytes: 48, InuseBlocks: 3, AllocBytes: 48, AllocBlocks: 3},
 		{Stack: other, Domain: obj, Age: 1, InuseBytes: 1, InuseBlocks: 1, AllocBytes: 1, AllocBlocks: 1},
@@ -58,7 +61,8 @@ func plain(s *Snapshot) any {
 	var records []record
 	for i := range s.Records {
 		r := &s.Records[i]
-		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), r.Age, r.Values()})
+		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), r.Age,
+			r.Values()})
 	}
 	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return struct {
@@ -113,14 +117,17 @@ func TestWriteIsPprof(t *testing.T) {
 	for _, st := range p.SampleType {
 		types = append(types, st.Type+"/"+st.Unit)
 	}
-	want := "peak_objects/count peak_space/bytes alloc_objects/count alloc_space/bytes inuse_objects/count inuse_space/bytes"
+	want := "peak_objects/count peak_space/bytes alloc_objects/count alloc_space/bytes " +
+		"inuse_objects/count inuse_space/bytes"
 	if got := strings.Join(types, " "); got != want {
 		t.Errorf("sample types %s, want %s", got, want)
 	}
-	if p.DefaultSampleType != "inuse_space" || p.PeriodType.Type != "space" || p.PeriodType.Unit != "bytes" || p.Period != 512<<10 {
+	if p.DefaultSampleType != "inuse_space" || p.PeriodType.Type != "space" || p.PeriodType.Unit != "bytes" ||
+		p.Period != 512<<10 {
 		t.Errorf("default %q, period %d %+v", p.DefaultSampleType, p.Period, p.PeriodType)
 	}
-	if diff := gocmp.Diff([]string{"python: 3.14.0", "command: python3 -c 'a: b'", "not seen: blocks from before:\nthe attach"}, p.Comments); diff != "" {
+	if diff := gocmp.Diff([]string{"python: 3.14.0", "command: python3 -c 'a: b'",
+		"not seen: blocks from before:\nthe attach"}, p.Comments); diff != "" {
 		t.Error(diff)
 	}
 	first := p.Sample[2] // in the order of the trie: without a stack, <module>, the deep one
@@ -128,13 +135,15 @@ func TestWriteIsPprof(t *testing.T) {
 	for _, l := range first.Location {
 		stack = append(stack, fmt.Sprintf("%s:%d", l.Line[0].Function.Name, l.Line[0].Line))
 	}
-	if got, want := strings.Join(stack, " "), "Handler.get.<locals>.<lambda>:21 Handler.get:20 Handler.get:20 <module>:10"; got != want {
+	if got, want := strings.Join(stack, " "),
+		"Handler.get.<locals>.<lambda>:21 Handler.get:20 Handler.get:20 <module>:10"; got != want {
 		t.Errorf("first stack %s, want %s", got, want)
 	}
 	if diff := gocmp.Diff([]int64{11, 700, 100, 6400, 10, 640}, first.Value); diff != "" {
 		t.Error(diff)
 	}
-	if diff := gocmp.Diff(map[string][]string{"type": {"dict"}, "domain": {"obj"}, "thread": {"worker 1"}}, first.Label); diff != "" {
+	if diff := gocmp.Diff(map[string][]string{"type": {"dict"}, "domain": {"obj"}, "thread": {"worker 1"}},
+		first.Label); diff != "" {
 		t.Error(diff)
 	}
 	if diff := gocmp.Diff(map[string][]int64{"age": {0}}, first.NumLabel); diff != "" {
@@ -203,7 +212,8 @@ func TestReadGoHeapProfile(t *testing.T) {
 	}
 	var total Values
 	for _, sample := range p.Sample { // alloc_objects, alloc_space, inuse_objects, inuse_space
-		total.Add(Values{InuseBytes: sample.Value[3], InuseBlocks: sample.Value[2], AllocBytes: sample.Value[1], AllocBlocks: sample.Value[0]})
+		total.Add(Values{InuseBytes: sample.Value[3], InuseBlocks: sample.Value[2], AllocBytes: sample.Value[1],
+			AllocBlocks: sample.Value[0]})
 	}
 	if s.Total() != total {
 		t.Errorf("total %v, want %v", s.Total(), total)
@@ -220,15 +230,18 @@ func TestReadForeign(t *testing.T) {
 	fn := &profile.Function{ID: 7, Name: "inner", Filename: "x.c", StartLine: -1}
 	caller := &profile.Function{ID: 8, Name: "outer", Filename: "x.c"}
 	m := &profile.Mapping{ID: 3, File: "/lib/libx.so"}
-	inlined := &profile.Location{ID: 1, Mapping: m, Line: []profile.Line{{Function: fn, Line: 5}, {Function: caller, Line: -9}}}
+	inlined := &profile.Location{ID: 1, Mapping: m, Line: []profile.Line{{Function: fn, Line: 5}, {Function: caller,
+		Line: -9}}}
 	bare := &profile.Location{ID: 2, Mapping: m, Address: 0xbeef}
 	p := &profile.Profile{
-		SampleType: []*profile.ValueType{{Type: "cpu-time", Unit: "nanoseconds"}, {Type: "heap-space", Unit: "bytes"}, {Type: "alloc-samples", Unit: "count"}},
+		SampleType: []*profile.ValueType{{Type: "cpu-time", Unit: "nanoseconds"}, {Type: "heap-space", Unit: "bytes"},
+			{Type: "alloc-samples", Unit: "count"}},
 		Sample: []*profile.Sample{
 			{Location: []*profile.Location{inlined, bare}, Value: []int64{-1, 100, 2}},
 			{Value: []int64{5, 1, 1}},
 		},
-		Location: []*profile.Location{inlined, bare}, Function: []*profile.Function{fn, caller}, Mapping: []*profile.Mapping{m},
+		Location: []*profile.Location{inlined, bare}, Function: []*profile.Function{fn, caller},
+		Mapping:  []*profile.Mapping{m},
 		Comments: []string{"no separator", ": no key"},
 	}
 	var b bytes.Buffer
@@ -239,7 +252,8 @@ func TestReadForeign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Frame{{Func: "inner", File: "x.c", Line: 5}, {Func: "outer", File: "x.c"}, {Func: "0xbeef", File: "/lib/libx.so"}}
+	want := []Frame{{Func: "inner", File: "x.c", Line: 5}, {Func: "outer", File: "x.c"}, {Func: "0xbeef",
+		File: "/lib/libx.so"}}
 	if diff := gocmp.Diff(want, s.Callers(s.Records[0].Stack)); diff != "" {
 		t.Error(diff)
 	}
@@ -249,7 +263,8 @@ func TestReadForeign(t *testing.T) {
 	if got, want := s.Total(), (Values{InuseBytes: 101, AllocBlocks: 3}); got != want {
 		t.Errorf("total %v, want %v", got, want)
 	}
-	wantInfo := []KeyValue{{"sample type not read", "cpu-time in nanoseconds"}, {"comment", "no separator"}, {"comment", ": no key"}}
+	wantInfo := []KeyValue{{"sample type not read", "cpu-time in nanoseconds"}, {"comment", "no separator"}, {"comment",
+		": no key"}}
 	if diff := gocmp.Diff(wantInfo, s.Info); diff != "" {
 		t.Error(diff)
 	}
@@ -261,8 +276,9 @@ func TestReadRefuses(t *testing.T) {
 		l := &profile.Location{ID: 1, Line: []profile.Line{{Function: f}}}
 		p := &profile.Profile{
 			SampleType: []*profile.ValueType{{Type: "inuse_space", Unit: "bytes"}},
-			Sample:     []*profile.Sample{{Location: []*profile.Location{l}, Value: []int64{1}}, {Location: []*profile.Location{l}, Value: []int64{1}}},
-			Location:   []*profile.Location{l}, Function: []*profile.Function{f}, TimeNanos: 1,
+			Sample: []*profile.Sample{{Location: []*profile.Location{l}, Value: []int64{1}},
+				{Location: []*profile.Location{l}, Value: []int64{1}}},
+			Location: []*profile.Location{l}, Function: []*profile.Function{f}, TimeNanos: 1,
 		}
 		change(p)
 		var b bytes.Buffer
@@ -286,13 +302,20 @@ func TestReadRefuses(t *testing.T) {
 	}{
 		{"nothing", "the file is empty", nil, nil},
 		{"text", "not a pprof profile", []byte("heap profile: 1: 1 [1: 1] @ heap/1\n"), nil},
-		{"cpu profile", "not a heap profile: its sample types are: samples in count, cpu in nanoseconds", cpu.Bytes(), ErrNotHeap},
-		{"wrong unit", "not a heap profile: its sample types are: inuse_space in kilobytes", encode(func(p *profile.Profile) { p.SampleType[0].Unit = "kilobytes" }), ErrNotHeap},
-		{"difference", "inuse_space is negative: -4", encode(func(p *profile.Profile) { p.Sample[1].Value[0] = -4 }), nil},
-		{"overflow", "inuse_space: the total exceeds 64 bits", encode(func(p *profile.Profile) { p.Sample[1].Value[0] = math.MaxInt64 }), nil},
-		{"values", "sample 2: 2 values for 1 sample types", encode(func(p *profile.Profile) { p.Sample[1].Value = []int64{1, 2} }), nil},
-		{"location", "sample 1: location 2 does not exist", encode(func(p *profile.Profile) { p.Sample[0].Location = []*profile.Location{{ID: 2}} }), nil},
-		{"function", "function 9 does not exist", encode(func(p *profile.Profile) { p.Location[0].Line[0].Function = &profile.Function{ID: 9} }), nil},
+		{"cpu profile", "not a heap profile: its sample types are: samples in count, cpu in nanoseconds", cpu.Bytes(),
+			ErrNotHeap},
+		{"wrong unit", "not a heap profile: its sample types are: inuse_space in kilobytes",
+			encode(func(p *profile.Profile) { p.SampleType[0].Unit = "kilobytes" }), ErrNotHeap},
+		{"difference", "inuse_space is negative: -4", encode(func(p *profile.Profile) { p.Sample[1].Value[0] = -4 }),
+			nil},
+		{"overflow", "inuse_space: the total exceeds 64 bits",
+			encode(func(p *profile.Profile) { p.Sample[1].Value[0] = math.MaxInt64 }), nil},
+		{"values", "sample 2: 2 values for 1 sample types",
+			encode(func(p *profile.Profile) { p.Sample[1].Value = []int64{1, 2} }), nil},
+		{"location", "sample 1: location 2 does not exist",
+			encode(func(p *profile.Profile) { p.Sample[0].Location = []*profile.Location{{ID: 2}} }), nil},
+		{"function", "function 9 does not exist",
+			encode(func(p *profile.Profile) { p.Location[0].Line[0].Function = &profile.Function{ID: 9} }), nil},
 		{"twice", "two sample types are inuse_space", encode(func(p *profile.Profile) {
 			p.SampleType = append(p.SampleType, &profile.ValueType{Type: "space", Unit: "bytes"})
 		}), nil},
@@ -303,7 +326,8 @@ func TestReadRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Read(bytes.NewReader(c.data))
-			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "read snapshot: ") {
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(),
+				"read snapshot: ") {
 				t.Fatalf("error %v, want %q", err, c.want)
 			}
 			if c.is != nil && !errors.Is(err, c.is) {
@@ -350,7 +374,8 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errFull }
 func TestInvalidUTF8(t *testing.T) {
 	s := &Snapshot{}
 	b := NewBuilder(s)
-	s.Records = []Record{{Stack: b.Stack(Frame{Func: "a\xffb", File: "\x80.py", Line: 1}), Age: UnknownAge, InuseBytes: 1, InuseBlocks: 1}}
+	s.Records = []Record{{Stack: b.Stack(Frame{Func: "a\xffb", File: "\x80.py", Line: 1}), Age: UnknownAge,
+		InuseBytes: 1, InuseBlocks: 1}}
 	got, err := Read(bytes.NewReader(write(t, s)))
 	if err != nil {
 		t.Fatal(err)
@@ -368,7 +393,8 @@ func TestGoToolPprof(t *testing.T) {
 	}
 	run := func(args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"), append(append([]string{"tool", "pprof"}, args...), file)...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"),
+			append(append([]string{"tool", "pprof"}, args...), file)...)
 		cmd.Env = append(os.Environ(), "PPROF_TMPDIR="+t.TempDir())
 		var out, talk bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &talk
@@ -388,10 +414,12 @@ func TestGoToolPprof(t *testing.T) {
 			t.Errorf("pprof -top lacks %q:\n%s", want, top)
 		}
 	}
-	if lines := run("-top", "-lines", "-nodefraction=0"); !strings.Contains(lines, "<module> /srv/a.py:10") || !strings.Contains(lines, "Type: inuse_space") {
+	if lines := run("-top", "-lines", "-nodefraction=0"); !strings.Contains(lines, "<module> /srv/a.py:10") ||
+		!strings.Contains(lines, "Type: inuse_space") {
 		t.Errorf("pprof -top -lines:\n%s", lines)
 	}
-	if tags := run("-tags"); !strings.Contains(tags, "dict") || !strings.Contains(tags, "1.1mins") && !strings.Contains(tags, "64s") {
+	if tags := run("-tags"); !strings.Contains(tags, "dict") || !strings.Contains(tags, "1.1mins") &&
+		!strings.Contains(tags, "64s") {
 		t.Errorf("pprof -tags:\n%s", tags)
 	}
 }
@@ -426,7 +454,8 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("own file: %v", err)
 		}
 		if s.Total() != again.Total() || len(s.Records) != len(again.Records) {
-			t.Fatalf("total %v of %d records, then %v of %d", s.Total(), len(s.Records), again.Total(), len(again.Records))
+			t.Fatalf("total %v of %d records, then %v of %d", s.Total(), len(s.Records), again.Total(),
+				len(again.Records))
 		}
 		p, err := profile.ParseUncompressed(data)
 		if err != nil || p.CheckValid() != nil {

@@ -225,7 +225,8 @@ func (d *decoder) function(f field) error {
 	var id uint64
 	var fn function
 	to := [functionStartLine]*uint64{
-		functionID - 1: &id, functionName - 1: &fn.name, functionFile - 1: &fn.file, functionStartLine - 1: &fn.firstLine,
+		functionID - 1: &id, functionName - 1: &fn.name, functionFile - 1: &fn.file,
+		functionStartLine - 1: &fn.firstLine,
 	}
 	err := f.scalars(to[:]...)
 	if _, twice := d.functions[id]; twice || id == 0 {

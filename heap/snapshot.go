@@ -151,8 +151,9 @@ func (s *Snapshot) Callers(stack int32) []Frame {
 }
 
 // Check tells whether the snapshot keeps the rules that are stated on its types: indices in range, parents before
-// children, no stack deeper than MaxDepth, values not negative, and totals that fit an int64 (so that no sum of values can overflow). Functions of
-// this package and of its users may panic on a snapshot that does not; [Read] returns only snapshots that do.
+// children, no stack deeper than MaxDepth, values not negative, and totals that fit an int64 (so that no sum of values
+// can overflow). Functions of this package and of its users may panic on a snapshot that does not; [Read] returns only
+// snapshots that do.
 func (s *Snapshot) Check() error {
 	if len(s.Strings) > 0 && s.Strings[0] != "" {
 		return errors.New("check snapshot: the first string is not empty")

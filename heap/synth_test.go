@@ -19,7 +19,8 @@ func synthetic(stacks, depth, records int) *Snapshot {
 	var frames []int32
 	for i := range 5000 {
 		f := Frame{
-			Func: fmt.Sprintf("Class%d.method_%d", i%300, i/3), File: fmt.Sprintf("/srv/app/package%d/module%d.py", i%20, i%300),
+			Func: fmt.Sprintf("Class%d.method_%d", i%300, i/3), File: fmt.Sprintf("/srv/app/package%d/module%d.py",
+				i%20, i%300),
 			Line: 1 + i, FirstLine: 1 + i/2*2,
 		}
 		frames = append(frames, b.Frame(f))
@@ -55,8 +56,10 @@ func synthetic(stacks, depth, records int) *Snapshot {
 		n := 1 + int64(rng.ExpFloat64()*5)
 		size := int64(16 * (1 + rng.IntN(64)))
 		s.Records = append(s.Records, Record{
-			Stack: leaves[i%len(leaves)], Domain: domains[i%3], Thread: threads[rng.IntN(40)], Type: types[rng.IntN(40)],
-			Age: int32(1) << rng.IntN(12), InuseBytes: n * size, InuseBlocks: n, AllocBytes: 3 * n * size, AllocBlocks: 3 * n,
+			Stack: leaves[i%len(leaves)], Domain: domains[i%3], Thread: threads[rng.IntN(40)],
+			Type: types[rng.IntN(40)],
+			Age:  int32(1) << rng.IntN(12), InuseBytes: n * size, InuseBlocks: n, AllocBytes: 3 * n * size,
+			AllocBlocks: 3 * n,
 		})
 	}
 	return s

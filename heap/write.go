@@ -11,8 +11,8 @@ import (
 )
 
 // Write writes the snapshot as a gzipped pprof profile in the shape of Go's heap profile: sample types alloc_objects,
-// alloc_space, inuse_objects and inuse_space (the default), preceded by peak_* where any record has a peak; labels type,
-// domain and thread (texts) and age (seconds); stacks leaf first; Info as comments "key: value".
+// alloc_space, inuse_objects and inuse_space (the default), preceded by peak_* where any record has a peak; labels
+// type, domain and thread (texts) and age (seconds); stacks leaf first; Info as comments "key: value".
 //
 // Records are written in the order of their stacks in the trie.
 //
@@ -21,7 +21,8 @@ func (s *Snapshot) Write(w io.Writer) error {
 	if err := s.Check(); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	// Stacks repeat so much that the fastest level makes the file a fifth larger than the default in a quarter of the time.
+	// Stacks repeat so much that the fastest level makes the file a fifth larger than the default in a quarter of the
+	// time.
 	zw, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return fmt.Errorf("write snapshot: %w", err)

@@ -27,6 +27,7 @@ func startBrowser(t testing.TB, width, height int) *browser {
 	t.Helper()
 	driver := lookPath(t, "chromedriver")
 	chromium := lookPath(t, "chromium", "chromium-browser", "google-chrome")
+	profile := t.TempDir() // before anything that is to end before it is removed
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, driver, "--port=0")
 	out, err := cmd.StdoutPipe()
@@ -44,8 +45,10 @@ func startBrowser(t testing.TB, width, height int) *browser {
 	reply := b.call(http.MethodPost, "", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
 		"goog:loggingPrefs": map[string]string{"browser": "ALL"},
 		"goog:chromeOptions": map[string]any{"binary": chromium, "args": []string{
-			"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-			"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(),
+			"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+			"--disable-background-networking",
+			"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+			"--user-data-dir=" + profile,
 			fmt.Sprintf("--window-size=%d,%d", width, height),
 		}},
 	}}})
@@ -65,7 +68,8 @@ func lookPath(t testing.TB, names ...string) string {
 		}
 	}
 	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed, and in CI the flame graph must be tested: apt-get install chromium chromium-driver", names[0])
+		t.Fatalf("%s is not installed, and in CI the flame graph must be tested: "+
+			"apt-get install chromium chromium-driver", names[0])
 	}
 	t.Skipf("%s is not installed (apt-get install chromium chromium-driver)", names[0])
 	return ""
@@ -162,7 +166,8 @@ func (b *browser) eval(to any, expression string, args ...any) {
 	if args == nil {
 		args = []any{}
 	}
-	b.decode(b.call(http.MethodPost, "/execute/sync", map[string]any{"script": "return " + expression, "args": args}), to)
+	b.decode(b.call(http.MethodPost, "/execute/sync", map[string]any{"script": "return " + expression, "args": args}),
+		to)
 }
 
 // text returns the text of the first element that the selector finds.
@@ -183,7 +188,8 @@ func (b *browser) shown(selector string) (is bool) {
 func (b *browser) clickOn(selector string) {
 	b.t.Helper()
 	var at struct{ X, Y float64 }
-	b.eval(&at, "(r => ({x: r.x + r.width / 2, y: r.y + r.height / 2}))(document.querySelector(arguments[0]).getBoundingClientRect())", selector)
+	b.eval(&at, "(r => ({x: r.x + r.width / 2, y: r.y + r.height / 2}))"+
+		"(document.querySelector(arguments[0]).getBoundingClientRect())", selector)
 	b.click(at.X, at.Y)
 }
 
@@ -196,7 +202,8 @@ func (b *browser) mouse(x, y float64, press bool) {
 	b.t.Helper()
 	actions := []any{map[string]any{"type": "pointerMove", "x": int(x), "y": int(y), "duration": 0}}
 	if press {
-		actions = append(actions, map[string]any{"type": "pointerDown", "button": 0}, map[string]any{"type": "pointerUp", "button": 0})
+		actions = append(actions, map[string]any{"type": "pointerDown", "button": 0},
+			map[string]any{"type": "pointerUp", "button": 0})
 	}
 	b.call(http.MethodPost, "/actions", map[string]any{"actions": []any{map[string]any{
 		"type": "pointer", "id": "mouse", "parameters": map[string]string{"pointerType": "mouse"}, "actions": actions,
@@ -220,9 +227,11 @@ func (b *browser) press(keys string) {
 	b.t.Helper()
 	var actions []any
 	for _, key := range keys {
-		actions = append(actions, map[string]any{"type": "keyDown", "value": string(key)}, map[string]any{"type": "keyUp", "value": string(key)})
+		actions = append(actions, map[string]any{"type": "keyDown", "value": string(key)},
+			map[string]any{"type": "keyUp", "value": string(key)})
 	}
-	b.call(http.MethodPost, "/actions", map[string]any{"actions": []any{map[string]any{"type": "key", "id": "keyboard", "actions": actions}}})
+	b.call(http.MethodPost, "/actions", map[string]any{"actions": []any{map[string]any{"type": "key", "id": "keyboard",
+		"actions": actions}}})
 	b.settle()
 }
 
@@ -230,7 +239,8 @@ func (b *browser) press(keys string) {
 func (b *browser) settle() {
 	b.t.Helper()
 	b.call(http.MethodPost, "/execute/async", map[string]any{
-		"args": []any{}, "script": "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))",
+		"args":   []any{},
+		"script": "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))",
 	})
 }
 

@@ -29,11 +29,12 @@ const flameTop = 20
 
 // FlameOptions say what [Flame] shows at first; the reader can switch all of it but the last two.
 type FlameOptions struct {
-	Metric   heap.Metric   // what widths stand for
-	By       heap.Grouping // calls from different lines of a function apart, or together
-	Invert   bool          // what allocated on top, its callers below
-	Title    string        // "" for "heap"
-	MaxNodes int           // bound on the page: the smallest calls beyond are summed, which the page says; 0 is DefaultMaxNodes
+	Metric heap.Metric   // what widths stand for
+	By     heap.Grouping // calls from different lines of a function apart, or together
+	Invert bool          // what allocated on top, its callers below
+	Title  string        // "" for "heap"
+	// MaxNodes bounds the page: the smallest calls beyond are summed, which the page says. 0 is DefaultMaxNodes.
+	MaxNodes int
 }
 
 //go:embed page/flame.html
@@ -88,8 +89,9 @@ func newFlamePage(s *heap.Snapshot, o FlameOptions) (flamePage, error) {
 	}
 	p := flamePage{
 		Title: printable(o.Title), Summary: summary(s, o.Metric),
-		Policy: fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; img-src data:", sourceHash(flameJS), sourceHash(flameCSS)),
-		CSS:    template.CSS(flameCSS), JS: template.JS(flameJS), Data: template.HTML(data),
+		Policy: fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; img-src data:", sourceHash(flameJS),
+			sourceHash(flameCSS)),
+		CSS: template.CSS(flameCSS), JS: template.JS(flameJS), Data: template.HTML(data),
 	}
 	rows, _ := tableRows(s, TableOptions{Metric: o.Metric, Top: flameTop}, s.Total())
 	total := s.Total()[o.Metric]
@@ -99,7 +101,8 @@ func newFlamePage(s *heap.Snapshot, o FlameOptions) (flamePage, error) {
 			name = place(r.frame)
 		}
 		p.Top = append(p.Top, flameLine{
-			Size(r.values[inBytes(o.Metric)]), Count(r.values[inBlocks(o.Metric)]), Percent(share(r.values[o.Metric], total)), name,
+			Size(r.values[inBytes(o.Metric)]), Count(r.values[inBlocks(o.Metric)]), Percent(share(r.values[o.Metric],
+				total)), name,
 		})
 	}
 	return p, nil
@@ -132,12 +135,13 @@ type flameData struct {
 	Metrics []string    `json:"metrics"` // the columns of Own
 	Strings []string    `json:"strings"`
 	Frames  flameFrames `json:"frames"`
-	Up      []int       `json:"up"`    // for each node: how many levels above the node before its parent is, 0 for right below that
-	Frame   []int32     `json:"frame"` // for each node: index in Frames
-	Own     [][]int64   `json:"own"`   // for each metric, for each node: what was allocated right there
-	Cut     flameCut    `json:"cut"`
-	Start   flameStart  `json:"start"`
-	Info    [][2]string `json:"info"`
+	// Up is for each node how many levels above the node before it its parent is: 0 for right below that.
+	Up    []int       `json:"up"`
+	Frame []int32     `json:"frame"` // for each node: index in Frames
+	Own   [][]int64   `json:"own"`   // for each metric, for each node: what was allocated right there
+	Cut   flameCut    `json:"cut"`
+	Start flameStart  `json:"start"`
+	Info  [][2]string `json:"info"`
 }
 
 // flameFrames are columns of equal length.
@@ -256,9 +260,11 @@ func (f *flameBuilder) prune(root *heap.Node, n int) {
 		}
 	}
 	f.data.Cut.Frame = f.frame(cutFrame)
-	f.data.Cut.Note = fmt.Sprintf("To bound the size of this page, its %s smallest calls of %s are summed as “%s”: %s of the live bytes, %s of all allocated.",
+	f.data.Cut.Note = fmt.Sprintf("To bound the size of this page, its %s smallest calls of %s are summed as “%s”: "+
+		"%s of the live bytes, %s of all allocated.",
 		Count(int64(len(dropped))), Count(int64(len(all)-1)), cutName,
-		Percent(share(cut[heap.InuseBytes], root.Cum[heap.InuseBytes])), Percent(share(cut[heap.AllocBytes], root.Cum[heap.AllocBytes])))
+		Percent(share(cut[heap.InuseBytes], root.Cum[heap.InuseBytes])), Percent(share(cut[heap.AllocBytes],
+			root.Cum[heap.AllocBytes])))
 }
 
 // eachNode calls do with n and all below it, parents first.

@@ -92,7 +92,8 @@ func TestFlameInBrowser(t *testing.T) {
 	t.Run("first look", func(t *testing.T) {
 		b.t = t
 		s := b.state()
-		if s.State != "inuse" || s.Unit != "space" || s.By != "line" || s.Inverted || s.Total != float64(server().Total()[heap.InuseBytes]) {
+		if s.State != "inuse" || s.Unit != "space" || s.By != "line" || s.Inverted ||
+			s.Total != float64(server().Total()[heap.InuseBytes]) {
 			t.Errorf("state %+v", s)
 		}
 		for _, want := range []string{"shop", "live in"} {
@@ -111,7 +112,8 @@ func TestFlameInBrowser(t *testing.T) {
 		box := b.box("Sessions.remember")
 		b.point(box.X+20, box.Y+8)
 		tip := b.text("#tip")
-		for _, want := range []string{"Sessions.remember", "/srv/shop/session.py:33", "25.0 MiB", "147,456 blocks", "Allocated", "right here18.0 MiB"} {
+		for _, want := range []string{"Sessions.remember", "/srv/shop/session.py:33", "25.0 MiB", "147,456 blocks",
+			"Allocated", "right here18.0 MiB"} {
 			if !strings.Contains(tip, want) {
 				t.Errorf("the tooltip lacks %q: %s", want, tip)
 			}
@@ -131,7 +133,8 @@ func TestFlameInBrowser(t *testing.T) {
 		if box := b.box("Handler.do_GET"); box.Width != width {
 			t.Errorf("the zoomed box is %v wide, want %v", box.Width, width)
 		}
-		if got := b.text("#crumbs"); got != "all›<module>›main›BaseServer.serve_forever›ThreadingMixIn.process_request›"+
+		if got := b.text("#crumbs"); got != "all›<module>›main›BaseServer.serve_forever›"+
+			"ThreadingMixIn.process_request›"+
 			"BaseHTTPRequestHandler.handle_one_request›Handler.do_GET" {
 			t.Errorf("breadcrumb %s", got)
 		}
@@ -279,7 +282,8 @@ func TestFlameOddPages(t *testing.T) {
 	if got, want := b.text("title"), "</title><script>alert(1)</script> · heaptap"; got != want {
 		t.Errorf("title %q, want %q", got, want)
 	}
-	for _, name := range []string{`\x1b[31mred\x1b[0m`, `\u202etxt.exe`, `bad\xff\xfeutf8`, "größe.<locals>.計算", "[unknown]", "__proto__"} {
+	for _, name := range []string{`\x1b[31mred\x1b[0m`, `\u202etxt.exe`, `bad\xff\xfeutf8`, "größe.<locals>.計算",
+		"[unknown]", "__proto__"} {
 		b.box(name)
 	}
 	b.press("/__proto__" + keyEscape)
@@ -304,7 +308,8 @@ func TestFlameOddPages(t *testing.T) {
 	b.expectQuiet()
 
 	b.open(flameFile(t, server(), FlameOptions{MaxNodes: 8}))
-	if note := b.text("#note"); !b.shown("#note") || !strings.HasPrefix(note, "To bound the size of this page, its 25 smallest calls of 33 are summed") {
+	if note := b.text("#note"); !b.shown("#note") || !strings.HasPrefix(note,
+		"To bound the size of this page, its 25 smallest calls of 33 are summed") {
 		t.Errorf("the page does not say what it left out: %q", note)
 	}
 	b.box("[smaller calls, not in this page]")
@@ -430,10 +435,12 @@ func TestScreenshots(t *testing.T) {
 	}
 	b := startBrowser(t, 1600, 900)
 	size := func(width, height int) {
-		b.devtools("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false})
+		b.devtools("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height,
+			"deviceScaleFactor": 1, "mobile": false})
 	}
 	scheme := func(name string) {
-		b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": name}}})
+		b.devtools("Emulation.setEmulatedMedia",
+			map[string]any{"features": []any{map[string]string{"name": "prefers-color-scheme", "value": name}}})
 	}
 	file := flameFile(t, s, FlameOptions{Title: title})
 	for _, theme := range []string{"light", "dark"} {
@@ -467,7 +474,8 @@ func TestScreenshots(t *testing.T) {
 	save("large-dark.png", b.screenshot())
 	save("print-dark.pdf", b.pdf())
 	if pdftoppm, err := exec.LookPath("pdftoppm"); err == nil {
-		out, err := exec.Command(pdftoppm, "-png", "-r", strconv.Itoa(80), filepath.Join(*shots, "print-dark.pdf"), filepath.Join(*shots, "print")).CombinedOutput()
+		out, err := exec.Command(pdftoppm, "-png", "-r", strconv.Itoa(80), filepath.Join(*shots, "print-dark.pdf"),
+			filepath.Join(*shots, "print")).CombinedOutput()
 		if err != nil {
 			t.Errorf("pdftoppm: %v\n%s", err, out)
 		}

@@ -17,8 +17,8 @@ type FoldedOptions struct {
 const noStackName = "[no Python stack]"
 
 // Folded writes a line for each stack, as Brendan Gregg's flame graph scripts and their relatives read it: the frames
-// from the outermost inwards, separated by semicolons, a space, the metric. A frame is "function (file:line)"; a semicolon
-// in a name becomes a comma and a line break an escape, so that every line splits as it should.
+// from the outermost inwards, separated by semicolons, a space, the metric. A frame is "function (file:line)"; a
+// semicolon in a name becomes a comma and a line break an escape, so that every line splits as it should.
 func Folded(w io.Writer, s *heap.Snapshot, o FoldedOptions) error {
 	out := newOutput(w, "folded")
 	root := s.Tree(heap.ByLine)

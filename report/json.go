@@ -101,6 +101,7 @@ func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 	}
 	out := newOutput(w, "json")
 	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false) // "<module>" is for people, too
 	if !o.Records {
 		e.SetIndent("", "  ")
 	}
@@ -131,7 +132,8 @@ func (d *Document) addRecords(s *heap.Snapshot) {
 
 func amounts(v heap.Values) Amounts {
 	return Amounts{
-		v[heap.InuseBytes], v[heap.InuseBlocks], v[heap.AllocBytes], v[heap.AllocBlocks], v[heap.PeakBytes], v[heap.PeakBlocks],
+		v[heap.InuseBytes], v[heap.InuseBlocks], v[heap.AllocBytes], v[heap.AllocBlocks], v[heap.PeakBytes],
+		v[heap.PeakBlocks],
 	}
 }
 

@@ -3,8 +3,8 @@
 // [io.Writer]; the zero options give what most readers want.
 //
 // The package knows neither processes nor files nor terminals. Names in a snapshot come from the program that was
-// profiled, and need not be trusted: in text for terminals control characters are spelled out, in HTML, JSON and CSV they
-// are quoted.
+// profiled, and need not be trusted: in text for terminals control characters are spelled out, in HTML, JSON and CSV
+// they are quoted.
 //
 // A snapshot must pass [heap.Snapshot.Check]. Functions only read it, and may run at the same time.
 package report
@@ -30,6 +30,29 @@ func newOutput(w io.Writer, format string) output {
 }
 
 func (o output) printf(format string, args ...any) { fmt.Fprintf(o.Writer, format, args...) }
+
+// paragraph writes text on lines of at most width columns, if that is not 0; all but the first are indented.
+func (o output) paragraph(text string, width int) {
+	const indent = "  "
+	line := ""
+	for word := range strings.SplitSeq(text, " ") {
+		switch {
+		case line == "":
+			line = word
+		case width > 0 && cells(line)+1+cells(word) > width:
+			o.printf("%s\n", line)
+			line = indent + word
+		default:
+			line += " " + word
+		}
+		for width > leastRoom && cells(line) > width { // one long word
+			head := strings.TrimSuffix(fitRight(line, width), "…")
+			o.printf("%s\n", head)
+			line = indent + line[len(head):]
+		}
+	}
+	o.printf("%s\n", line)
+}
 
 func (o output) flush() error {
 	if err := o.Flush(); err != nil {
@@ -59,7 +82,7 @@ func inBytes(m heap.Metric) heap.Metric {
 
 func inBlocks(m heap.Metric) heap.Metric { return inBytes(m).Other() }
 
-// summary is a sentence on the whole snapshot: "45.2 MiB live in 123,456 blocks, tracked for 1m30s, every block counted".
+// summary describes the snapshot: "45.2 MiB live in 123,456 blocks, tracked for 1m30s, every block counted".
 func summary(s *heap.Snapshot, m heap.Metric) string {
 	total := s.Total()
 	var b strings.Builder

@@ -40,13 +40,15 @@ func (x sheet) add(domain, typ string, age int32, v heap.Values, stack ...string
 	for _, f := range stack {
 		frames = append(frames, frame(f))
 	}
-	r := heap.Record{Stack: x.b.Stack(frames...), Domain: x.b.Text(domain), Type: x.b.Text(typ), Thread: x.b.Text("MainThread"), Age: age}
+	r := heap.Record{Stack: x.b.Stack(frames...), Domain: x.b.Text(domain), Type: x.b.Text(typ),
+		Thread: x.b.Text("MainThread"), Age: age}
 	r.SetValues(v)
 	x.s.Records = append(x.s.Records, r)
 }
 
 func live(bytes, blocks int64) heap.Values {
-	return heap.Values{heap.InuseBytes: bytes, heap.InuseBlocks: blocks, heap.AllocBytes: 3 * bytes, heap.AllocBlocks: 4 * blocks}
+	return heap.Values{heap.InuseBytes: bytes, heap.InuseBlocks: blocks, heap.AllocBytes: 3 * bytes,
+		heap.AllocBlocks: 4 * blocks}
 }
 
 // server is a small web application with a leak, with everything that a report shows.
@@ -58,16 +60,21 @@ func server() *heap.Snapshot {
 		{Key: "not seen", Value: "1,234 blocks from before the attach were freed since"},
 	}
 	main := []string{"/srv/shop/server.py:120 <module>", "/srv/shop/server.py:101 main"}
-	request := append(main[:2:2], std+"socketserver.py:235 BaseServer.serve_forever", std+"socketserver.py:697 ThreadingMixIn.process_request",
+	request := append(main[:2:2], std+"socketserver.py:235 BaseServer.serve_forever",
+		std+"socketserver.py:697 ThreadingMixIn.process_request",
 		std+"http/server.py:436 BaseHTTPRequestHandler.handle_one_request", "/srv/shop/server.py:42 Handler.do_GET")
 	with := func(base []string, more ...string) []string { return append(base[:len(base):len(base)], more...) }
 
 	x.add("obj", "dict", 64, live(18<<20, 81920), with(request, "/srv/shop/session.py:33 Sessions.remember")...)
-	x.add("obj", "str", 64, live(7<<20, 65536), with(request, "/srv/shop/session.py:33 Sessions.remember", "/srv/shop/session.py:18 Session.__init__")...)
+	x.add("obj", "str", 64, live(7<<20, 65536), with(request, "/srv/shop/session.py:33 Sessions.remember",
+		"/srv/shop/session.py:18 Session.__init__")...)
 	x.add("obj", "list", 1, live(640<<10, 2048), with(request, "/srv/shop/session.py:35 Sessions.remember")...)
-	x.add("obj", "Product", 1024, live(5<<20, 20480), with(main, "/srv/shop/catalog.py:57 load", std+"json/__init__.py:293 load",
-		std+"json/decoder.py:345 JSONDecoder.decode", std+"json/decoder.py:361 JSONDecoder.raw_decode", "/srv/shop/catalog.py:21 product")...)
-	x.add("mem", "", 1024, live(3<<20, 12), with(main, "/srv/shop/catalog.py:57 load", std+"json/__init__.py:293 load")...)
+	x.add("obj", "Product", 1024, live(5<<20, 20480), with(main, "/srv/shop/catalog.py:57 load",
+		std+"json/__init__.py:293 load",
+		std+"json/decoder.py:345 JSONDecoder.decode", std+"json/decoder.py:361 JSONDecoder.raw_decode",
+		"/srv/shop/catalog.py:21 product")...)
+	x.add("mem", "", 1024, live(3<<20, 12), with(main, "/srv/shop/catalog.py:57 load",
+		std+"json/__init__.py:293 load")...)
 	x.add("obj", "Template", 512, live(2<<20, 9000), with(main, "/srv/shop/pages.py:12 templates",
 		"/usr/lib/python3/dist-packages/jinja2/environment.py:1010 Environment.get_template",
 		"/usr/lib/python3/dist-packages/jinja2/environment.py:969 Environment._load_template",
@@ -76,7 +83,8 @@ func server() *heap.Snapshot {
 		"/usr/lib/python3/dist-packages/jinja2/environment.py:1010 Environment.get_template",
 		"/usr/lib/python3/dist-packages/jinja2/environment.py:969 Environment._load_template",
 		"/usr/lib/python3/dist-packages/jinja2/parser.py:1029 Parser.parse")...)
-	x.add("obj", "str", 0, live(300<<10, 900), with(request, "/srv/shop/pages.py:30 render", "/srv/shop/pages.py:35 <genexpr>")...)
+	x.add("obj", "str", 0, live(300<<10, 900), with(request, "/srv/shop/pages.py:30 render",
+		"/srv/shop/pages.py:35 <genexpr>")...)
 	x.add("obj", "module", 2048, live(1<<20, 4000), with(main[:1], "<frozen importlib._bootstrap>:1360 _find_and_load",
 		"<frozen importlib._bootstrap_external>:1022 SourceLoader.get_code")...)
 	walk := main
@@ -85,7 +93,8 @@ func server() *heap.Snapshot {
 	}
 	x.add("obj", "tuple", 16, live(200<<10, 3200), walk...)
 	x.add("raw", "", heap.UnknownAge, live(96<<10, 40))
-	x.add("obj", "bytes", 0, heap.Values{heap.AllocBytes: 64 << 20, heap.AllocBlocks: 100_000}, with(request, "/srv/shop/server.py:47 Handler.do_GET")...)
+	x.add("obj", "bytes", 0, heap.Values{heap.AllocBytes: 64 << 20, heap.AllocBlocks: 100_000}, with(request,
+		"/srv/shop/server.py:47 Handler.do_GET")...)
 	return x.s
 }
 
@@ -107,7 +116,8 @@ func hostile() *heap.Snapshot {
 	x := newSheet()
 	x.s.Info = []heap.KeyValue{{Key: "command", Value: "python3 </script><script>alert(1)</script>\n\x1b[31m"}}
 	for i, f := range []heap.Frame{
-		{Func: "</script><script>document.title='owned'</script>", File: "/tmp/<img src=x onerror=alert(1)>.py", Line: 1},
+		{Func: "</script><script>document.title='owned'</script>", File: "/tmp/<img src=x onerror=alert(1)>.py",
+			Line: 1},
 		{Func: "größe.<locals>.計算", File: "/srv/日本語/プログラム.py", Line: 2},
 		{Func: "a;b c\nd\te", File: "/srv/semi;colon.py", Line: 3},
 		{Func: "\x1b[31mred\x1b[0m", File: "/srv/esc\x07.py", Line: 4},
@@ -120,8 +130,9 @@ func hostile() *heap.Snapshot {
 		{Func: "__proto__", File: "constructor", Line: 11},
 	} {
 		r := heap.Record{
-			Stack: x.b.Stack(heap.Frame{Func: "<module>", File: "/srv/main.py", Line: 1}, f), Type: x.b.Text("</td>\x1b]0;x\x07"),
-			Age: heap.UnknownAge, InuseBytes: int64(4000 - 300*i), InuseBlocks: 1, AllocBytes: 5000, AllocBlocks: 2,
+			Stack: x.b.Stack(heap.Frame{Func: "<module>", File: "/srv/main.py", Line: 1}, f),
+			Type:  x.b.Text("</td>\x1b]0;x\x07"),
+			Age:   heap.UnknownAge, InuseBytes: int64(4000 - 300*i), InuseBlocks: 1, AllocBytes: 5000, AllocBlocks: 2,
 		}
 		x.s.Records = append(x.s.Records, r)
 	}
@@ -148,7 +159,8 @@ func large(stacks, depth int) *heap.Snapshot {
 	for i := range 5000 {
 		dir := [...]string{"/srv/app/", "/srv/app/", "/usr/lib/python3.13/", "/usr/lib/python3/dist-packages/"}[i%4]
 		frames = append(frames, x.b.Frame(heap.Frame{
-			Func: fmt.Sprintf("Class%d.method_%d", i%300, i/3), File: fmt.Sprintf("%spackage%d/module%d.py", dir, i%20, i%300), Line: 1 + i, FirstLine: 1 + i/2*2,
+			Func: fmt.Sprintf("Class%d.method_%d", i%300, i/3), File: fmt.Sprintf("%spackage%d/module%d.py", dir, i%20,
+				i%300), Line: 1 + i, FirstLine: 1 + i/2*2,
 		}))
 	}
 	path := make([]int32, depth)

@@ -62,14 +62,17 @@ func Speedscope(w io.Writer, s *heap.Snapshot, o SpeedscopeOptions) error {
 		file.Profiles = append(file.Profiles, speedscopeProfileOf(s, m, noStack))
 	}
 	out := newOutput(w, "speedscope")
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
 	// What goes wrong is the writer's fault, whose error sticks: the value itself can always be encoded.
-	_ = json.NewEncoder(out).Encode(file)
+	_ = e.Encode(file)
 	return out.flush()
 }
 
 func speedscopeProfileOf(s *heap.Snapshot, m heap.Metric, noStack int32) speedscopeProfile {
 	p := speedscopeProfile{
-		Type: "sampled", Name: state(m) + " bytes", Unit: "bytes", End: s.Total()[m], Samples: [][]int32{}, Weights: []int64{},
+		Type: "sampled", Name: state(m) + " bytes", Unit: "bytes", End: s.Total()[m], Samples: [][]int32{},
+		Weights: []int64{},
 	}
 	if !m.Bytes() {
 		p.Name, p.Unit = state(m)+" blocks", "none"

@@ -25,10 +25,10 @@ type TableOptions struct {
 // what is not shown, unless rows are cumulative (and so count blocks more than once).
 func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 	out := newOutput(w, "table")
-	out.printf("%s\n", fitRight(summary(s, o.Metric), orUnlimited(o.Width)))
+	out.paragraph(summary(s, o.Metric), o.Width)
 	if o.Info {
 		for _, kv := range s.Info {
-			out.printf("%s\n", fitRight(printable(kv.Key)+": "+printable(kv.Value), orUnlimited(o.Width)))
+			out.paragraph(printable(kv.Key)+": "+printable(kv.Value), o.Width)
 		}
 	}
 	total := s.Total()
@@ -44,16 +44,6 @@ func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 		writeLargestStack(out, s, *first, o)
 	}
 	return out.flush()
-}
-
-// unlimited is a width that no text has.
-const unlimited = 1 << 30
-
-func orUnlimited(width int) int {
-	if width <= 0 {
-		return unlimited
-	}
-	return width
 }
 
 // tableRow is a line of the table. A place that is no frame is a name.
@@ -131,7 +121,7 @@ func writeRows(out output, rows []tableRow, o TableOptions) {
 	numbers := alignRight(lines)
 	room := 0
 	if o.Width > 0 {
-		room = max(20, o.Width-cells(numbers[0])-2) // a narrower terminal wraps
+		room = max(leastRoom, o.Width-cells(numbers[0])-2) // a narrower terminal wraps
 	}
 	out.printf("%s  %s\n", numbers[0], where)
 	for i, r := range rows {
@@ -180,10 +170,10 @@ func writeLargestStack(out output, s *heap.Snapshot, row heap.Row, o TableOption
 			title = strings.Replace(title, Size(total), Count(total)+" blocks", 1)
 		}
 	}
-	out.printf("%s\n", title)
+	out.paragraph(title, o.Width)
 	room := 0
 	if o.Width > 0 {
-		room = max(20, o.Width-4)
+		room = max(leastRoom, o.Width-4)
 	}
 	for _, f := range s.Callers(stack) {
 		out.printf("    %s\n", fitPlace(f, room))

@@ -9,6 +9,11 @@ import (
 	"github.com/heaptap/heaptap/heap"
 )
 
+const (
+	zeroWidthNonJoiner = '\u200c'
+	zeroWidthJoiner    = '\u200d'
+)
+
 // printable returns text with everything spelled out that a terminal would act upon or that would change how other
 // text looks: control characters, line breaks, direction overrides, bytes that are not UTF-8.
 func printable(text string) string {
@@ -34,10 +39,13 @@ func printable(text string) string {
 }
 
 func unprintable(r rune) bool {
+	if r == zeroWidthJoiner || r == zeroWidthNonJoiner {
+		return false // parts of words and of emoji
+	}
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp)
 }
 
-// location is where a frame is: "server.py:42", "server.py" where the line is unknown or not wanted, "" where the file is.
+// location is where a frame is: "server.py:42", "server.py" where the line is unknown, "" where the file is.
 func location(f heap.Frame) string {
 	if f.File == "" || f.Line == 0 {
 		return printable(f.File)
@@ -138,7 +146,7 @@ func runeCells(r rune) int {
 	switch {
 	case r < 0x300:
 		return 1
-	case unicode.In(r, unicode.Mn, unicode.Me):
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
 		return 0
 	case unicode.Is(wide, r):
 		return 2

@@ -22,7 +22,7 @@ type TreeOptions struct {
 // once with the number of calls.
 func Tree(w io.Writer, s *heap.Snapshot, o TreeOptions) error {
 	out := newOutput(w, "tree")
-	out.printf("%s\n", fitRight(summary(s, o.Metric), orUnlimited(o.Width)))
+	out.paragraph(summary(s, o.Metric), o.Width)
 	root := s.Tree(o.By)
 	total := root.Cum[o.Metric]
 	if total == 0 {
@@ -41,17 +41,28 @@ func Tree(w io.Writer, s *heap.Snapshot, o TreeOptions) error {
 	numbers := alignRight(t.numbers(total))
 	out.printf("%s\n", numbers[0])
 	for i, line := range t.lines {
-		room := 0
-		if o.Width > 0 {
-			room = max(20, o.Width-cells(numbers[0])-2-cells(line.branch))
-		}
-		name := line.name
-		if name == "" {
-			name = fitPlace(line.frame, room)
-		}
-		out.printf("%s  %s%s\n", numbers[i+1], line.branch, name)
+		out.printf("%s  %s\n", numbers[i+1], line.fit(o.Width-cells(numbers[0])-2, o.Width > 0))
 	}
 	return out.flush()
+}
+
+// leastRoom is the room in columns that a name gets on however narrow a terminal.
+const leastRoom = 20
+
+// fit returns the line's branch and name in at most width columns, if there is a limit.
+func (l treeLine) fit(width int, limited bool) string {
+	room, branch := 0, l.branch
+	if limited {
+		branch = fitLeft(branch, max(3, width-leastRoom))
+		room = max(leastRoom, width-cells(branch))
+	}
+	if l.name != "" && limited {
+		return branch + fitRight(l.name, room)
+	}
+	if l.name != "" {
+		return branch + l.name
+	}
+	return branch + fitPlace(l.frame, room)
 }
 
 // treeLine is a line of the tree. A line without a name is a frame.
@@ -67,6 +78,11 @@ type treeLines struct {
 	metric heap.Metric
 	least  float64 // of the metric, to be shown
 	lines  []treeLine
+}
+
+// worth tells whether a value is to be shown.
+func (t *treeLines) worth(v heap.Values) bool {
+	return v[t.metric] > 0 && float64(v[t.metric]) >= t.least
 }
 
 func (t *treeLines) add(l treeLine) { t.lines = append(t.lines, l) }
@@ -88,7 +104,7 @@ func (t *treeLines) parts(n *heap.Node) (shown []*heap.Node, others heap.Values,
 	for _, c := range n.Children {
 		switch {
 		case c.Cum[t.metric] == 0: // another metric's
-		case float64(c.Cum[t.metric]) >= t.least:
+		case t.worth(c.Cum):
 			shown = append(shown, c)
 		default:
 			others.Add(c.Cum)
@@ -102,7 +118,7 @@ func (t *treeLines) parts(n *heap.Node) (shown []*heap.Node, others heap.Values,
 func (t *treeLines) children(n *heap.Node, indent string) {
 	shown, others, hidden := t.parts(n)
 	var last []treeLine // beside the branches: what n itself allocated, and what is left out
-	if float64(n.Own[t.metric]) >= t.least && n.Own[t.metric] > 0 {
+	if t.worth(n.Own) {
 		name := "allocated right here"
 		if n.Frame == (heap.Frame{}) {
 			name = "no Python code was running"
@@ -110,10 +126,11 @@ func (t *treeLines) children(n *heap.Node, indent string) {
 		last = append(last, treeLine{values: n.Own, name: name})
 	}
 	if hidden > 0 {
-		last = append(last, treeLine{values: others, name: Count(hidden) + " smaller " + plural(hidden, "call", "calls")})
+		last = append(last, treeLine{values: others, name: Count(hidden) + " smaller " + plural(hidden, "call",
+			"calls")})
 	}
-	if len(shown) == 0 {
-		return // "right here" and "smaller" would only repeat the line above
+	if len(shown) == 0 && !t.worth(others) {
+		return // all was allocated right here, more or less
 	}
 	for i, c := range shown {
 		branch, below := "├─ ", "│  "
@@ -154,7 +171,7 @@ func (t *treeLines) chain(n *heap.Node, branch, below string) {
 // onlyCall returns the one call below n where there is nothing else worth a line, else nil.
 func (t *treeLines) onlyCall(n *heap.Node) *heap.Node {
 	shown, others, _ := t.parts(n)
-	if len(shown) == 1 && (n.Own[t.metric] == 0 || float64(n.Own[t.metric]) < t.least) && float64(others[t.metric]) < t.least {
+	if len(shown) == 1 && !t.worth(n.Own) && !t.worth(others) {
 		return shown[0]
 	}
 	return nil

@@ -56,7 +56,8 @@
 
   const STATES = {inuse: 'Live', alloc: 'Allocated', peak: 'Peak'};
   const UNITS = {space: 'Bytes', objects: 'Blocks'};
-  const states = Object.keys(STATES).filter(s => data.metrics.includes(s + '_space') || data.metrics.includes(s + '_objects'));
+  const has = name => data.metrics.includes(name);
+  const states = Object.keys(STATES).filter(s => has(s + '_space') || has(s + '_objects'));
   const start = data.start;
   const S = {state: start.state, unit: start.unit, by: start.by, inverted: start.invert, query: ''};
   let root, zoom, selected = null, hovered = null;
@@ -95,7 +96,8 @@
 
   function makeRoot() {
     const m = metric();
-    const r = {parent: null, group: -1, frame: -1, depth: 0, value: m < 0 ? 0 : T.total[m][0], items: [0], at: null, kids: null};
+    const value = m < 0 ? 0 : T.total[m][0];
+    const r = {parent: null, group: -1, frame: -1, depth: 0, value, items: [0], at: null, kids: null};
     if (S.inverted) {
       r.items = [];
       for (let i = 1; i < T.n; i++) if (m >= 0 && T.own[m][i] > 0) r.items.push(i);
@@ -111,7 +113,8 @@
       const f = T.frame[at], g = groupOf(f);
       let k = byGroup.get(g);
       if (!k) {
-        k = {parent: v, group: g, frame: f, depth: v.depth + 1, value: 0, items: [], at: S.inverted ? [] : null, kids: null};
+        k = {parent: v, group: g, frame: f, depth: v.depth + 1, value: 0, items: [], at: null, kids: null};
+        if (S.inverted) k.at = [];
         byGroup.set(g, k);
       }
       k.value += value;
@@ -224,7 +227,9 @@
     }
     const [kind, a, b] = hash;
     switch (kind) {
-      case 'own': return dark ? `hsl(${6 + 30 * a} ${56 + 10 * b}% ${40 + 8 * b}%)` : `hsl(${8 + 34 * a} ${82 + 10 * b}% ${66 + 9 * b}%)`;
+      case 'own':
+        return dark ? `hsl(${6 + 30 * a} ${56 + 10 * b}% ${40 + 8 * b}%)`
+          : `hsl(${8 + 34 * a} ${82 + 10 * b}% ${66 + 9 * b}%)`;
       case 'lib': return dark ? `hsl(${158 + 22 * a} 36% ${29 + 7 * b}%)` : `hsl(${154 + 24 * a} 38% ${65 + 9 * b}%)`;
       case 'std': return dark ? `hsl(${206 + 20 * a} 27% ${36 + 7 * b}%)` : `hsl(${204 + 20 * a} 40% ${75 + 8 * b}%)`;
     }
@@ -232,8 +237,10 @@
   }
 
   const PALETTE = {
-    light: {paper: '#ffffff', root: '#e6e9ee', ink: '#191b1f', soft: 'rgb(25 27 31 / 62%)', rest: '#d7dbe1', hit: '#c94bd6', onHit: '#ffffff', ring: '#191b1f'},
-    dark: {paper: '#15171b', root: '#2b2f37', ink: '#f4f5f7', soft: 'rgb(244 245 247 / 62%)', rest: '#30343c', hit: '#c04fce', onHit: '#ffffff', ring: '#ffffff'},
+    light: {paper: '#ffffff', root: '#e6e9ee', ink: '#191b1f', soft: 'rgb(25 27 31 / 62%)', rest: '#d7dbe1',
+      hit: '#c94bd6', onHit: '#ffffff', ring: '#191b1f'},
+    dark: {paper: '#15171b', root: '#2b2f37', ink: '#f4f5f7', soft: 'rgb(244 245 247 / 62%)', rest: '#30343c',
+      hit: '#c04fce', onHit: '#ffffff', ring: '#ffffff'},
   };
   const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif';
 
@@ -327,7 +334,10 @@
       const shown = fit(name, room);
       ctx.fillStyle = hit ? p.onHit : p.ink;
       ctx.fillText(shown, b.x + 5, y + h / 2 + 0.5);
-      if (shown === name) paintAside(b, isRoot, b.x + 5 + measure(name) + 8, room - measure(name) - 8, y + h / 2 + 0.5, hit ? p.onHit : p.soft);
+      if (shown === name) {
+        const used = measure(name) + 8;
+        paintAside(b, isRoot, b.x + 5 + used, room - used, y + h / 2 + 0.5, hit ? p.onHit : p.soft);
+      }
     }
     ctx.globalAlpha = 1;
   }
@@ -482,7 +492,7 @@
     }
     const found = new Set();
     match.forEach((hit, f) => { if (hit) found.add(groupOf(f)); });
-    const what = S.by === 'line' ? (found.size === 1 ? ' line' : ' lines') : (found.size === 1 ? ' function' : ' functions');
+    const what = (S.by === 'line' ? ' line' : ' function') + (found.size === 1 ? '' : 's');
     out.textContent = found.size === 0 ? 'nothing matches' :
       percent(total, T.total[m] ? T.total[m][0] : 0) + ' · ' + amount(total) + ' · ' + count(found.size) + what;
     if (found.size === 0) out.classList.add('bad');
@@ -514,7 +524,7 @@
     }
     const m = metric(), own = sum(v, m, true);
     if (v.parent && !S.inverted && own > 0) lines.push(['right here', amount(own), percent(own, root.value), '']);
-    if (zoom.parent && v !== zoom && v.depth > zoom.depth) lines.push(['of the zoomed', percent(v.value, zoom.value), '', '']);
+    if (zoom.parent && v.depth > zoom.depth) lines.push(['of the zoomed', percent(v.value, zoom.value), '', '']);
     return lines;
   }
 
@@ -535,7 +545,8 @@
     tip.replaceChildren();
     if (b.rest) {
       tip.append(div(count(b.rest) + (b.rest === 1 ? ' smaller call' : ' smaller calls'), 'name'));
-      tip.append(div(amount(b.value) + ' · ' + percent(b.value, root.value) + ' · zoom to see ' + (b.rest === 1 ? 'it' : 'them'), 'place'));
+      tip.append(div(amount(b.value) + ' · ' + percent(b.value, root.value) + ' · zoom to see ' +
+        (b.rest === 1 ? 'it' : 'them'), 'place'));
     } else {
       tip.append(div(b.v.parent ? label(b.v.frame) : rootLabel(), 'name'));
       if (b.v.parent && place(b.v.frame)) tip.append(div(place(b.v.frame), 'place'));
@@ -622,11 +633,24 @@
     }
     $(id).hidden = options.length < 2;
   }
-  const TITLES = {inuse: 'What was still allocated when the snapshot was taken (a)', alloc: 'All that was ever allocated (a)', peak: 'What was live when memory was at its highest (a)'};
+  const TITLES = {
+    inuse: 'What was still allocated when the snapshot was taken (a)',
+    alloc: 'All that was ever allocated (a)',
+    peak: 'What was live when memory was at its highest (a)',
+  };
   fill('states', 'state', states.map(s => [s, STATES[s], TITLES[s]]));
-  fill('units', 'unit', [['space', 'Bytes', 'Widths are bytes (b)'], ['objects', 'Blocks', 'Widths are numbers of blocks (b)']]);
-  fill('grouping', 'by', [['line', 'Lines', 'A box for each line (l)'], ['function', 'Functions', 'A box for each function (l)']]);
-  fill('direction', 'inverted', [[false, 'Callers first', 'Callers above what they call (i)'], [true, 'Inverted', 'What allocated on top, its callers below (i)']]);
+  fill('units', 'unit', [
+    ['space', 'Bytes', 'Widths are bytes (b)'],
+    ['objects', 'Blocks', 'Widths are numbers of blocks (b)'],
+  ]);
+  fill('grouping', 'by', [
+    ['line', 'Lines', 'A box for each line (l)'],
+    ['function', 'Functions', 'A box for each function (l)'],
+  ]);
+  fill('direction', 'inverted', [
+    [false, 'Callers first', 'Callers above what they call (i)'],
+    [true, 'Inverted', 'What allocated on top, its callers below (i)'],
+  ]);
 
   for (const [key, value] of data.info) {
     const dt = document.createElement('dt'), dd = document.createElement('dd');
@@ -749,13 +773,17 @@
 
   // For scripts and tests: what is shown, and where on the page.
   window.heaptap = {
-    state: () => ({...S, zoom: pathOf(zoom).map(v => label(v.frame)), selected: selected && label(selected.frame),
-      total: root.value, rows: rows.length, boxes: rows.reduce((n, r) => n + r.length, 0), theme: document.documentElement.dataset.theme}),
+    state: () => ({
+      ...S, zoom: pathOf(zoom).map(v => label(v.frame)), selected: selected && label(selected.frame),
+      total: root.value, rows: rows.length, boxes: rows.reduce((n, r) => n + r.length, 0),
+      theme: document.documentElement.dataset.theme,
+    }),
     box: (name, row) => {
       const r = canvas.getBoundingClientRect();
       for (const b of rows.flat()) {
         if (!b.rest && b.v.parent && label(b.v.frame) === name && (row === undefined || b.row === row)) {
-          return {x: r.left + b.x, y: r.top + b.row * ROW - stage.scrollTop, width: b.w, height: ROW, row: b.row, value: b.v.value};
+          const y = r.top + b.row * ROW - stage.scrollTop;
+          return {x: r.left + b.x, y, width: b.w, height: ROW, row: b.row, value: b.v.value};
         }
       }
       return null;
