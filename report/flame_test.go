@@ -409,7 +409,9 @@ func TestFlameBounded(t *testing.T) {
 
 // TestScreenshots takes pictures to look at, and the one in the README:
 //
-//	go test ./report -run TestScreenshots -screenshots DIR [-snapshot FILE]
+//	go test ./report -run TestScreenshots -screenshots /DIR [-snapshot /FILE]
+//
+// The paths are absolute. readme-light.png and readme-dark.png have 1600 by 900 pixels, the others are for the eye.
 func TestScreenshots(t *testing.T) {
 	if *shots == "" {
 		t.Skip("only with -screenshots")
