@@ -301,17 +301,18 @@ func (p *patient) access(denied error) Check {
 	}
 	c.Verdict = Blocks
 	owner, us := p.status.Uid, p.self.status.Uid
+	capable := p.facts.HasPtraceCap
 	switch {
-	case owner[0] != us[0] || owner[1] != us[0] || owner[2] != us[0]:
+	case capable && !p.facts.SameUserNS:
+		c.Fact = "CAP_SYS_PTRACE does not reach the process: it seems to live in another user namespace"
+		c.WayRound = "run heaptap as root outside of the container, or inside the container"
+	case !capable && (owner[0] != us[0] || owner[1] != us[0] || owner[2] != us[0]):
 		c.Fact = fmt.Sprintf("the process belongs to user %s, heaptap runs as %s", userName(owner[1]), userName(us[0]))
 		c.WayRound = fmt.Sprintf("sudo heaptap …, or run heaptap as %s", userName(owner[1]))
-	case p.facts.HasPtraceCap && !p.facts.SameUserNS:
-		c.Fact = "the process lives in another user namespace, in which heaptap has no CAP_SYS_PTRACE"
-		c.WayRound = "run heaptap as root outside of the container, or inside the container"
-	case p.status.CapEff&^p.self.status.CapEff != 0:
+	case !capable && p.status.CapEff&^p.self.status.CapEff != 0:
 		c.Fact = "the process has capabilities that heaptap has not"
 		c.WayRound = "sudo heaptap …; in a container --cap-add SYS_PTRACE"
-	case !p.facts.Dumpable:
+	case !capable && !p.facts.Dumpable:
 		c.Fact = "the process is not dumpable: it changed its user or its program cannot be read (PR_SET_DUMPABLE in prctl(2))"
 		c.WayRound = "sudo heaptap …"
 	default:

@@ -101,4 +101,4 @@ func buildText(p profiler.Python) string {
 }
 
 // hint tells what one may want to do next.
-func (a *app) hint(text string) { a.talk(a.stderrStyle().yellow("hint:"), text) }
+func (a *app) hint(text string) { a.talk("hint: ", a.stderrStyle().yellow, a.name(text)) }

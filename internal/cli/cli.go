@@ -83,7 +83,7 @@ func (a *app) root() *cobra.Command {
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
-			c.Short = "Print a script that completes commands, flags and pids in your shell"
+			c.Short = "Print a script that completes commands and pids in your shell"
 		}
 	}
 	return root
@@ -157,13 +157,7 @@ func (a *app) writeJSON(v any) error {
 }
 
 // note tells the user something beside the result.
-func (a *app) note(text string) {
-	width := 0
-	if a.Term.Stderr {
-		width = a.Term.Width()
-	}
-	hang(a.Stderr, a.stderrStyle().dim("note:")+" ", text, width)
-}
+func (a *app) note(text string) { a.talk("note: ", a.stderrStyle().dim, text) }
 
 func (a *app) notes(texts []string) {
 	for _, t := range texts {

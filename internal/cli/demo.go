@@ -25,9 +25,9 @@ func (a *app) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show heaptap at work on a small leaking server",
 		Long: "Starts a small shop written in Python, lets visitors in, and finds out where its\n" +
-			"memory goes: attaches while it runs, watches for a few seconds, takes a snapshot,\n" +
-			"detaches, and shows the leak. Ends the shop; leaves its program, the snapshot and\n" +
-			"a flame graph in a folder.",
+			"memory goes: attaches while it runs, watches for a few seconds, takes a\n" +
+			"snapshot, detaches, and shows the leak. Ends the shop; leaves its program, the\n" +
+			"snapshot and a flame graph in a folder.",
 		Example: example(
 			"heaptap demo", "with the python3 in PATH",
 			"heaptap demo --python python3.13", "with another",
@@ -52,7 +52,7 @@ func (a *app) demoCommand() *cobra.Command {
 const (
 	demoSnapshot = "heap.pb.gz"
 	demoFlame    = "flame.html"
-	demoRows     = 6 // of the table: with the stack below they fit a terminal of 24 lines
+	demoRows     = 6 // of the table: enough to see what is innocent beside the leak
 )
 
 // demo leaves a folder only when it has results to show.

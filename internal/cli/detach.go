@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -28,15 +29,17 @@ func (a *app) repairCommand() *cobra.Command {
 		short: "Finish an attach or detach that was cut short",
 		long: "Finishes an attach or detach that was cut short: gives back everything that\n" +
 			"heaptap has borrowed from the process. The process runs on without it, too.",
-		example: example("heaptap repair 4711", "after `status` says incomplete"),
-		done:    "repaired",
-		do:      a.Engine.Repair,
+		example:   example("heaptap repair 4711", "after `status` says incomplete"),
+		done:      "repaired",
+		untracked: "nothing of heaptap was in the process",
+		do:        a.Engine.Repair,
 	})
 }
 
 // ending is what detach and repair differ in.
 type ending struct {
 	use, short, long, example, done string
+	untracked                       string // what to say of a process without an agent; "" makes that an error
 	do                              func(context.Context, int) (*profiler.Detachment, error)
 }
 
@@ -56,6 +59,10 @@ func (a *app) endCommand(e ending) *cobra.Command {
 				return err
 			}
 			d, err := e.do(c.Context(), pid)
+			if e.untracked != "" && errors.Is(err, profiler.ErrNotTracked) {
+				a.note(e.untracked)
+				d, err = &profiler.Detachment{Unmapped: true}, nil
+			}
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,9 @@ func blocked(checks []profiler.Check) (n int) {
 	return n
 }
 
+// verdictWidth is the length of the longest verdict.
+const verdictWidth = len(profiler.Blocks)
+
 func (a *app) showChecks(pid int, checks []profiler.Check) {
 	st := a.stdoutStyle()
 	paint := map[profiler.Verdict]func(string) string{
@@ -68,18 +72,12 @@ func (a *app) showChecks(pid int, checks []profiler.Check) {
 	for _, c := range checks {
 		nameWidth = max(nameWidth, len(c.Name))
 	}
-	const verdictWidth = len(profiler.Blocks)
 	for _, c := range checks {
-		name := fmt.Sprintf("%-*s  ", nameWidth, c.Name)
-		lines := wrapFor(c.Fact, a.Term.Width(), verdictWidth+2+len(name))
-		verdict := fmt.Sprintf("%-*s  ", verdictWidth, c.Verdict)
-		fmt.Fprintf(a.Stdout, "%s%s%s\n", paint[c.Verdict](verdict), name, printable(lines[0]))
-		blank := fmt.Sprintf("%*s", verdictWidth+2+len(name), "")
-		for _, more := range lines[1:] {
-			fmt.Fprintf(a.Stdout, "%s%s\n", blank, printable(more))
-		}
+		label := fmt.Sprintf("%-*s  %-*s  ", verdictWidth, c.Verdict, nameWidth, c.Name)
+		hang(a.Stdout, label, func(l string) string { return paint[c.Verdict](l[:verdictWidth]) + l[verdictWidth:] },
+			printable(c.Fact), a.Term.Width())
 		if c.WayRound != "" {
-			hang(a.Stdout, blank+"→ ", printable(c.WayRound), a.Term.Width())
+			hang(a.Stdout, strings.Repeat(" ", len(label))+"→ ", plain, printable(c.WayRound), a.Term.Width())
 		}
 	}
 	fmt.Fprintln(a.Stdout)
@@ -93,12 +91,4 @@ func (a *app) showChecks(pid int, checks []profiler.Check) {
 	default:
 		fmt.Fprintf(a.Stdout, "%s would stop %s\n", plural(uint64(n), "thing", "things"), what)
 	}
-}
-
-// wrapFor wraps text for the columns that are left of width behind an indent.
-func wrapFor(text string, width, indent int) []string {
-	if width > 0 {
-		width = max(width-indent, 20)
-	}
-	return wrap(text, width)
 }

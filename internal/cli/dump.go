@@ -23,7 +23,7 @@ func (a *app) dumpCommand() *cobra.Command {
 		Example: example(
 			"heaptap dump 4711", "to heaptap-4711-DATE-TIME.pb.gz",
 			"heaptap dump 4711 -o now.pb.gz", "to a file of your choice",
-			"heaptap dump 4711 --no-pause", "don't stop it: blocks may be missed",
+			"heaptap dump 4711 --no-pause", "don't stop it: may miss blocks",
 			"heaptap dump 4711 -o - | heaptap report -", "look at once"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),

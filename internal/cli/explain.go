@@ -46,8 +46,7 @@ func rules() []rule {
 		is(ExitNoProcess, proc.ErrGone, "`heaptap ps` lists the Python processes that can be seen from here"),
 
 		is(ExitBusy, profiler.ErrBusy, "only one heaptap can work on a process at a time: try again when the other is done"),
-		is(ExitNotTracked, profiler.ErrNotTracked, "`heaptap attach PID` starts tracking",
-			"what was allocated before that is not seen"),
+		is(ExitNotTracked, profiler.ErrNotTracked, "`heaptap attach PID` starts tracking; `heaptap ps` shows what is tracked"),
 		is(ExitNotTracked, profiler.ErrIncomplete, "`heaptap repair PID` gives back what is left, then attach anew"),
 		as(ExitNotTracked, func(*profiler.OtherVersionError) []string {
 			return []string{"use the heaptap that attached, or `heaptap detach PID` with that one and attach anew"}
@@ -191,9 +190,9 @@ func (a *app) conclude(ctx context.Context, err error) ExitCode {
 		err = interrupted // whoever pressed Ctrl-C needs no tale of what it cut short
 	}
 	code, hints := a.diagnose(ctx, err)
-	a.talk(a.stderrStyle().red("error:"), mostImportantFirst(err))
+	a.talk("error: ", a.stderrStyle().red, mostImportantFirst(err))
 	for _, h := range hints {
-		a.talk(a.stderrStyle().yellow("hint:"), a.name(h))
+		a.hint(h)
 	}
 	return code
 }
@@ -217,9 +216,13 @@ func mostImportantFirst(err error) string {
 }
 
 // talk writes labelled lines; printable, since parts of them come from targets and files.
-func (a *app) talk(label, text string) {
+func (a *app) talk(label string, paint func(string) string, text string) {
+	width := 0
+	if a.Term.Stderr {
+		width = a.Term.Width()
+	}
 	for line := range strings.Lines(strings.TrimSpace(text)) {
-		fmt.Fprintf(a.Stderr, "%s %s\n", label, printable(strings.TrimSpace(line)))
+		hang(a.Stderr, label, paint, printable(strings.TrimSpace(line)), width)
 	}
 }
 

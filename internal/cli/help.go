@@ -55,6 +55,7 @@ func helpCommand() *cobra.Command {
 				return wrongUse(c.Root(), "there is no command %q to help with", strings.Join(args, " "))
 			}
 			sub.InitDefaultHelpFlag()
+			sub.InitDefaultVersionFlag()
 			return sub.Help()
 		},
 	}

@@ -65,7 +65,7 @@ func (a *app) showCandidates(list []profiler.Candidate) {
 		fmt.Fprintln(a.Stdout)
 	}
 	for _, why := range order {
-		hang(a.Stdout, pidsText(problems[why])+": ", printable(why), a.Term.Width())
+		hang(a.Stdout, pidsText(problems[why])+": ", plain, printable(why), a.Term.Width())
 	}
 }
 

@@ -85,9 +85,9 @@ func (a *app) reportCommand() *cobra.Command {
 		Long: "Shows a snapshot that `heaptap dump` wrote, or any other heap profile in pprof's\n" +
 			"format; - is standard input.\n\n" + formatsHelp(formats),
 		Example: example(
-			"heaptap report now.pb.gz --stack", "a table, and the largest stack",
+			"heaptap report now.pb.gz --stack", "and the largest stack",
 			"heaptap report now.pb.gz --by function --cumulative", "what was on the stack",
-			"heaptap report now.pb.gz --show allocated", "not what lives, what ever was",
+			"heaptap report now.pb.gz --show allocated", "live or not",
 			"heaptap report now.pb.gz --as tree", "who called whom",
 			"heaptap report now.pb.gz --as flame -o now.html", "for the browser"),
 		GroupID:           groupReport,

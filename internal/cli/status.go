@@ -68,11 +68,11 @@ func (a *app) showStatus(s *profiler.Status) {
 			a.Now().Sub(s.Since).Round(time.Second), samplingText(s.SampleBytes))
 	}
 	width := a.Term.Width()
-	hang(a.Stdout, "process  ", fmt.Sprint(s.Pid), width)
+	hang(a.Stdout, "process  ", plain, fmt.Sprint(s.Pid), width)
 	if s.Python.Version != "" {
-		hang(a.Stdout, "python   ", pythonText(s.Python), width)
+		hang(a.Stdout, "python   ", plain, pythonText(s.Python), width)
 	}
-	hang(a.Stdout, "state    ", meaning, width)
+	hang(a.Stdout, "state    ", plain, meaning, width)
 
 	if len(s.Totals) > 0 {
 		a.showNumbers(s)
@@ -81,10 +81,10 @@ func (a *app) showStatus(s *profiler.Status) {
 		fmt.Fprintf(a.Stdout, "\nnot seen:\n")
 	}
 	for _, why := range s.NotSeen {
-		hang(a.Stdout, "  - ", printable(why), width)
+		hang(a.Stdout, "  - ", plain, printable(why), width)
 	}
 	if hint != "" {
-		a.hint(a.name(hint))
+		a.hint(hint)
 	}
 }
 

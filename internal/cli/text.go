@@ -85,19 +85,30 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// hang writes text wrapped to width, first behind label, further lines indented as far as the label is wide.
-func hang(w io.Writer, label, text string, width int) {
-	indent := strings.Repeat(" ", utf8.RuneCountInString(label))
-	room := 0
-	if width > 0 {
-		room = max(width-len(indent), 20)
-	}
-	for i, line := range wrap(text, room) {
-		if i > 0 {
-			label = indent
+// hang writes text wrapped to width, first behind a painted label, further lines indented as far as the label is wide.
+func hang(w io.Writer, label string, paint func(string) string, text string, width int) {
+	indent := utf8.RuneCountInString(label)
+	for i, line := range wrapFor(text, width, indent) {
+		if i == 0 {
+			fmt.Fprintln(w, paint(label)+line)
+		} else {
+			fmt.Fprintf(w, "%*s%s\n", indent, "", line)
 		}
-		fmt.Fprintln(w, strings.TrimRight(label+line, " "))
 	}
+}
+
+// plain paints nothing.
+func plain(s string) string { return s }
+
+// leastRoom is the width below which text is not wrapped any narrower: a terminal that narrow wraps by itself.
+const leastRoom = 20
+
+// wrapFor wraps text for the columns that an indent leaves of width; width 0 gives one line.
+func wrapFor(text string, width, indent int) []string {
+	if width > 0 {
+		width = max(width-indent, leastRoom)
+	}
+	return wrap(text, width)
 }
 
 // align says on which side of its cell a column's text stands.
