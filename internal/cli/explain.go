@@ -15,6 +15,8 @@ import (
 	"github.com/heaptap/heaptap/call"
 	"github.com/heaptap/heaptap/cpython"
 	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/inject"
 	"github.com/heaptap/heaptap/internal/demo"
 	"github.com/heaptap/heaptap/proc"
 	"github.com/heaptap/heaptap/profiler"
@@ -43,6 +45,8 @@ func rules() []rule {
 
 		is(ExitNoProcess, proc.ErrReused, "the process ended and its pid went to another: `heaptap ps` lists who is there now"),
 		is(ExitNoProcess, proc.ErrZombie, "its memory is gone already; its parent has yet to collect it"),
+		is(ExitNoProcess, call.ErrChanged, "what ran there before is gone; `heaptap ps` lists what runs now"),
+		is(ExitNoProcess, ptrace.ErrGone, "it ended while heaptap was at it"),
 		is(ExitNoProcess, proc.ErrGone, "`heaptap ps` lists the Python processes that can be seen from here"),
 
 		is(ExitBusy, profiler.ErrBusy, "only one heaptap can work on a process at a time: try again when the other is done"),
@@ -87,6 +91,11 @@ func rules() []rule {
 			return []string{"the process goes on as before; try again when it is less busy"}
 		}),
 		is(ExitFailure, ptrace.ErrDeadline, "the process goes on as before; a thread in an uninterruptible wait (state D) cannot stop"),
+		is(ExitFailure, call.ErrNoThread, "the process goes on as before; `heaptap doctor PID` tells whether it is frozen or waits for a device"),
+		is(ExitFailure, call.ErrUnsupported, "attaching is built for amd64 only; snapshots can be read here"),
+		as(ExitFailure, func(*inject.ChangedError) []string {
+			return []string{"another tool changes Python's allocators at this moment; try again when it is done"}
+		}),
 		is(ExitFailure, cpython.ErrBusy, "nothing was touched; try again"),
 	}
 }
@@ -149,15 +158,17 @@ type inputError struct {
 	Err  error
 }
 
-func (e *inputError) Error() string { return fmt.Sprintf("read %s: %v", e.Path, cause(e.Err)) }
+func (e *inputError) Error() string { return fmt.Sprintf("%s: %v", e.Path, cause(e.Err)) }
 func (e *inputError) Unwrap() error { return e.Err }
 
 func unreadable(e *inputError) []string {
 	switch {
 	case errors.Is(e.Err, fs.ErrNotExist), errors.Is(e.Err, fs.ErrPermission), errors.Is(e.Err, syscall.EISDIR):
 		return []string{"give a file that `heaptap dump` wrote"}
+	case errors.Is(e.Err, heap.ErrNotHeap):
+		return []string{"it is a profile of something else than memory; give a file that `heaptap dump` wrote"}
 	default:
-		return []string{"a snapshot is a gzipped pprof profile, as `heaptap dump` writes it; this file is something else, or cut short"}
+		return []string{"a snapshot is a gzipped pprof profile, as `heaptap dump` writes it; this is something else, or cut short"}
 	}
 }
 

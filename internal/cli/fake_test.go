@@ -11,6 +11,7 @@ import (
 	"github.com/heaptap/heaptap/call"
 	"github.com/heaptap/heaptap/cpython"
 	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/inject"
 	"github.com/heaptap/heaptap/proc"
 	"github.com/heaptap/heaptap/profiler"
 	"github.com/heaptap/heaptap/ptrace"
@@ -42,6 +43,10 @@ func scenes() map[string]error {
 		"denied-mem":   of(fmt.Errorf("process 4711: open /proc/4711/mem: %w", syscall.EACCES)),
 		"not-tracked":  fmt.Errorf("process 4711: %w", profiler.ErrNotTracked),
 		"other":        &profiler.OtherVersionError{Pid: 4711, Have: 1, Want: 2},
+		"exec":         of(fmt.Errorf("process 4711: %w", call.ErrChanged)),
+		"ended":        of(fmt.Errorf("seize thread 4711: %w", ptrace.ErrGone)),
+		"no-thread":    of(fmt.Errorf("process 4711: %w", call.ErrNoThread)),
+		"changed-word": of(fmt.Errorf("hook: %w", &inject.ChangedError{Addr: 8, Have: 1, Want: 2})),
 		"busy":         fmt.Errorf("process 4711: %w", profiler.ErrBusy),
 		"damaged":      fmt.Errorf("read tables: %w", &agent.BadTablesError{What: "node 7 is its own parent"}),
 		"seccomp":      of(&call.SeccompError{Nr: 9}),

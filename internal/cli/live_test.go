@@ -202,6 +202,59 @@ sys.stdin.read()
 	h.keep(1)
 }
 
+// A process that has ended is told from one that never was.
+func TestZombie(t *testing.T) {
+	c := exec.Command("python3", "-I", "-c", "")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ended(t, fd)
+	pid := strconv.Itoa(c.Process.Pid)
+	for _, command := range []string{"attach", "status", "dump", "detach", "repair", "doctor"} {
+		run(t, ExitNoProcess, command, pid)
+	}
+}
+
+// Another user's process is refused before anything is touched, with the reason; and ps and doctor know it, too.
+func TestOtherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	h := startHolder(t)
+	pid := strconv.Itoa(h.pid)
+	asNobody := func(args ...string) (ExitCode, string) {
+		const nobody = 65534
+		c := exec.Command("/proc/self/exe", args...) // where the test's folder is closed to others, this is still open
+		c.Args[0] = "heaptap"
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := c.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return ExitCode(c.ProcessState.ExitCode()), string(out)
+	}
+	const why = "belongs to user root, heaptap runs as "
+	for _, args := range [][]string{{"attach", pid}, {"status", pid}, {"dump", pid, "-o", "-"}, {"detach", pid}} {
+		if code, out := asNobody(args...); code != ExitNotPermitted || !strings.Contains(out, why) {
+			t.Errorf("%v: exit code %d, want %d, and %q:\n%s", args, code, ExitNotPermitted, why, out)
+		}
+	}
+	if code, out := asNobody("doctor", pid); code != ExitFindings || !strings.Contains(out, why) {
+		t.Errorf("doctor: exit code %d, want %d:\n%s", code, ExitFindings, out)
+	}
+	if code, out := asNobody("ps"); code != ExitOK || !strings.Contains(out, "not permitted to look into it") {
+		t.Errorf("ps: exit code %d:\n%s", code, out)
+	}
+	h.keep(1)
+}
+
 func TestNotPython(t *testing.T) {
 	c := exec.Command("cat")
 	stdin, err := c.StdinPipe()
