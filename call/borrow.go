@@ -24,18 +24,24 @@ func (pl *Plan) borrow(ctx context.Context, fn func(*Session) error) (Report, er
 	if err != nil {
 		return report, err
 	}
-	for i, tid := range tids {
-		limit := pl.opts.Timeout
-		if i < len(tids)-1 {
-			limit = min(limit, firstTry)
+	// Threads without a place for a frame are passed over, but are better than none: fn may bring memory of its own.
+	for _, needPlace := range []bool{len(tids) > 1, false} {
+		for i, tid := range tids {
+			limit := pl.opts.Timeout
+			if i < len(tids)-1 {
+				limit = min(limit, firstTry)
+			}
+			report.Tid = tid
+			var called bool
+			called, err = pl.borrowThread(ctx, tid, limit, needPlace, &report, fn)
+			if called || ctx.Err() != nil || !worthAnother(err) {
+				return report, err
+			}
+			report.Notes = append(report.Notes, fmt.Sprintf("thread %d could not be borrowed: %v", tid, err))
 		}
-		var called bool
-		report.Tid = tid
-		called, err = pl.borrowThread(ctx, tid, limit, &report, fn)
-		if called || ctx.Err() != nil || !worthAnother(err) {
-			return report, err
+		if !needPlace {
+			break
 		}
-		report.Notes = append(report.Notes, fmt.Sprintf("thread %d could not be borrowed: %v", tid, err))
 	}
 	return report, fmt.Errorf("%w: %w", ErrNoThread, err)
 }
@@ -59,7 +65,7 @@ func (pl *Plan) ready(ctx context.Context, report *Report) error {
 }
 
 // borrowThread borrows one thread; called says whether fn was called.
-func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, report *Report,
+func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, needPlace bool, report *Report,
 	fn func(*Session) error) (called bool, err error) {
 	s := &Session{plan: pl, ctx: ctx}
 	tracer := ptrace.Start()
@@ -80,6 +86,9 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 			return err
 		}
 		return s.use(began, report, func() error {
+			if needPlace && s.memory == (region{}) {
+				return &NoPlaceError{tid}
+			}
 			called = true
 			return fn(s)
 		})

@@ -45,8 +45,11 @@ func (pl *Plan) candidates() ([]int, error) {
 	}
 	slices.SortStableFunc(list, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
 	var out []int
-	for _, r := range list[:min(len(list), rankMaxTries)] {
-		out = append(out, r.tid)
+	for i, r := range list {
+		// The first thread is always among them: its stack has room for a frame also where others' have not (Go).
+		if i < rankMaxTries || r.tid == pl.process.Pid {
+			out = append(out, r.tid)
+		}
 	}
 	return out, nil
 }

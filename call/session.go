@@ -40,6 +40,7 @@ type Session struct {
 	pageBuf  [8 * searchSize / pageSize]byte
 	recBuf   [recordSize]byte
 	regs     ptrace.Regs
+	signal   ptrace.SignalInfo
 }
 
 // saved is bytes that a frame has covered.
@@ -314,11 +315,11 @@ func (s *Session) advance(behind mem.Addr, enteredPoint, donePoint string) error
 // error, and the thread is made ready to restore itself; everything else came from outside and goes through: a stop
 // signal stops the job (the borrowed thread alone still runs), a fault signal that somebody sent is theirs.
 func (s *Session) takeSignal(sig syscall.Signal) (syscall.Signal, error) {
-	info, err := s.thread.SignalInfo()
+	foreign, err := s.foreign(sig)
 	if err != nil {
 		return 0, err
 	}
-	if blockedSignals&(1<<(sig-1)) != 0 || info.Code <= 0 {
+	if foreign {
 		return sig, nil
 	}
 	if err := s.thread.Regs(&s.regs); err != nil {
@@ -326,7 +327,7 @@ func (s *Session) takeSignal(sig syscall.Signal) (syscall.Signal, error) {
 	}
 	fe := &FaultError{Tid: s.Tid(), Signal: sig, PC: s.regs.PC()}
 	if sig == unix.SIGSEGV || sig == unix.SIGBUS {
-		fe.Addr = mem.Addr(info.Addr)
+		fe.Addr = mem.Addr(s.signal.Addr)
 	}
 	fault.Point("call/faulted")
 	return 0, errors.Join(error(fe), s.park())
@@ -336,7 +337,7 @@ func (s *Session) takeSignal(sig syscall.Signal) (syscall.Signal, error) {
 func (s *Session) abandon(cause error) error {
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, err := s.thread.Stop(grace); err != nil {
+	if err := s.halt(grace); err != nil {
 		s.lost = fmt.Errorf("borrowed code does not stop; the thread goes back by itself when it does: %w", err)
 		return s.lost
 	}
@@ -346,6 +347,44 @@ func (s *Session) abandon(cause error) error {
 	}
 	te := &TimeoutError{Tid: s.Tid(), Limit: s.plan.opts.Timeout, PC: s.regs.PC(), Err: cause}
 	return errors.Join(te, s.park())
+}
+
+// halt stops a thread that runs borrowed code, anywhere. Signals from outside go through, a fault does not.
+func (s *Session) halt(ctx context.Context) error {
+	for {
+		if err := s.thread.Interrupt(); err != nil {
+			return err
+		}
+		stop, err := s.thread.Wait(ctx)
+		if err != nil {
+			return err
+		}
+		switch stop.Kind {
+		case ptrace.Exited:
+			return ptrace.ErrGone
+		case ptrace.Signal:
+			foreign, err := s.foreign(stop.Signal)
+			if err != nil || !foreign {
+				return err
+			}
+			if err := s.thread.Resume(true, stop.Signal); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// foreign reports whether the signal at whose delivery the thread stands came from outside, and is not a fault of the
+// code that it runs.
+func (s *Session) foreign(sig syscall.Signal) (bool, error) {
+	if blockedSignals&(1<<(sig-1)) != 0 {
+		return true, nil
+	}
+	var err error
+	s.signal, err = s.thread.SignalInfo()
+	return s.signal.Code <= 0, err
 }
 
 // park gives a thread that was torn out of borrowed code registers with which it restores itself.

@@ -77,7 +77,7 @@ func (w *world) add(tids []int) ([]*other, error) {
 		w.known[tid] = o
 		w.threads = append(w.threads, o)
 	}
-	return w.threads[from:], nil
+	return slices.Clone(w.threads[from:]), nil // its own: threads that end are taken out of w.threads
 }
 
 // stop stops all threads: those that are known, then those that appeared, until none does.
@@ -222,8 +222,9 @@ func (pl *Plan) borrowAll(ctx context.Context, fn func(*Session, []StoppedThread
 		return report, err
 	}
 	err = pl.all(ctx, &report, func(w *world, began time.Time) (*ptrace.Thread, error) {
+		// All are disturbed alike: the first thread comes first, since its stack has room for a frame in any program.
 		s := &Session{plan: pl, ctx: ctx, world: w}
-		for _, tid := range tids {
+		for _, tid := range append([]int{pl.process.Pid}, tids...) {
 			if o := w.known[tid]; o != nil && !o.held {
 				s.thread = o.thread
 				break

@@ -2,7 +2,6 @@ package ptrace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -146,7 +145,8 @@ func (t *Thread) Stop(ctx context.Context) (Stop, error) {
 	return t.Settle(ctx)
 }
 
-// Settle waits for the Event stop that [Thread.Interrupt] has asked for, or that a new thread begins with.
+// Settle waits for the stop that [Thread.Interrupt] has asked for, or that a new thread begins with. Any other stop that
+// comes first takes the request with it (the kernel clears it), so it is made again before the thread goes on.
 func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 	for {
 		s, err := t.Wait(ctx)
@@ -155,14 +155,17 @@ func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 		}
 		var sig syscall.Signal
 		switch s.Kind {
-		case Event, Clone:
+		case Event, Clone, Syscall:
 			return s, nil
 		case Exited:
 			return s, t.fail("stop", ErrGone)
 		case Signal:
 			sig = s.Signal
 		}
-		if err := t.Resume(false, sig); err != nil && !errors.Is(err, ErrGone) {
+		if err := t.Interrupt(); err != nil {
+			return s, err
+		}
+		if err := t.Resume(false, sig); err != nil {
 			return s, err
 		}
 	}
