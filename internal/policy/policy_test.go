@@ -253,7 +253,9 @@ func inLattice(l policy.Lattice) func([]policy.File) []string {
 
 func pure(files []policy.File) []string { return policy.CheckNoProcesses([]string{"heap"}, files) }
 
-func programs(files []policy.File) []string { return policy.CheckExit([]string{"internal/fault"}, files) }
+func programs(files []policy.File) []string {
+	return policy.CheckExit([]string{"internal/fault"}, files)
+}
 
 func sleeps(files []policy.File) []string {
 	return policy.CheckSleep([]string{"internal/pytarget"}, files)
