@@ -22,6 +22,8 @@ type dynamic struct {
 	versym   mem.Addr
 	verdef   mem.Addr
 	verdefs  uint64
+	verneed  mem.Addr
+	verneeds uint64
 	soname   uint64 // offset in strings; valid if hasName
 	hasName  bool
 	debug    mem.Addr // value of DT_DEBUG: the loader's r_debug
@@ -68,6 +70,10 @@ func (m *Module) parseDynamic(b []byte) dynamic {
 			d.verdef = m.pointer(v)
 		case elf.DT_VERDEFNUM:
 			d.verdefs = v
+		case elf.DT_VERNEED:
+			d.verneed = m.pointer(v)
+		case elf.DT_VERNEEDNUM:
+			d.verneeds = v
 		case elf.DT_SONAME:
 			d.soname, d.hasName = v, true
 		case elf.DT_DEBUG:

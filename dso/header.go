@@ -139,12 +139,17 @@ func (m *Module) layOut() error {
 	return nil
 }
 
-// loaded tells an object that was loaded from one whose file is merely mapped to be read: there the code is not where
-// the program headers want it, or is not executable.
+// loaded tells an object that was loaded from one whose file is merely mapped to be read: there some segment is not
+// where the program headers want it, or code is not executable. Memory of another file, or of none, may stand in for a
+// segment: programs move their code to huge pages.
 func (s *scan) loaded(m *Module) bool {
 	for _, seg := range m.Segments {
 		mp, ok := s.mapping(seg.Start)
 		if !ok || seg.Flags&elf.PF_X != 0 && !mp.Exec {
+			return false
+		}
+		sameFile := mp.Inode != 0 && mp.Inode == m.mapping.Inode && mp.Dev == m.mapping.Dev
+		if sameFile && seg.FileSize > 0 && mp.Offset+uint64(seg.Start-mp.Start) != seg.Offset {
 			return false
 		}
 	}
