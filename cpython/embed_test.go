@@ -87,6 +87,16 @@ func TestEmbeddedLibrary(t *testing.T) {
 	})
 }
 
+// A program that is not position-independent holds the library's variables that it names.
+func TestEmbeddedCopy(t *testing.T) {
+	program := compile(t, "embed.c", "-I/usr/include/python3.11", "-DCOPY", "-no-pie", "-fno-pie", "-lpython3.11")
+	stages(t, startCommand(t, exec.Command(program)), 11, func(in *Interpreter) {
+		if in.Module.Contains(in.CodeType) {
+			t.Errorf("PyCode_Type is %v, in the library: this test shows nothing", in.CodeType)
+		}
+	})
+}
+
 func TestEmbeddedPyenv(t *testing.T) {
 	eachPython(t, func(t *testing.T, p program) {
 		prefix := filepath.Dir(filepath.Dir(p.path))

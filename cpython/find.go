@@ -117,6 +117,9 @@ func (f *finder) candidates() ([]*candidate, error) {
 	var out []*candidate
 	for _, m := range f.modules {
 		c := &candidate{finder: f, id: Identity{Module: m}, symbols: symbols{module: m}}
+		if len(out) == 0 && !m.Main {
+			c.symbols.program = f.modules[0]
+		}
 		is, err := c.symbols.has(symGetVersion, wrappers[Obj])
 		if err != nil {
 			return nil, err
@@ -165,21 +168,39 @@ func (f *finder) nothing() error {
 
 // symbols finds a module's symbols: those it exports and, where read, those of its file's full table.
 type symbols struct {
-	module *dso.Module
-	static map[string]dso.Symbol
+	module  *dso.Module
+	program *dso.Module // that may hold copies of the module's variables; nil if it cannot
+	static  map[string]dso.Symbol
 }
 
 // find returns a symbol's address; false if the module does not define it.
 func (s *symbols) find(name string) (mem.Addr, bool, error) {
 	sym, err := s.module.Dynamic(name)
 	if err == nil {
-		return sym.Addr, true, nil
+		return s.original(sym)
 	}
 	if !errors.Is(err, dso.ErrNoSymbol) {
 		return 0, false, err
 	}
 	sym, ok := s.static[name]
 	return sym.Addr, ok, nil
+}
+
+// original returns where a variable really is. A program that is not position-independent and names a library's
+// variable holds the only copy in use (R_X86_64_COPY): the library was linked to it, so that its name in the library,
+// the first of that name, is bound to the program's.
+func (s *symbols) original(sym dso.Symbol) (mem.Addr, bool, error) {
+	if s.program == nil || sym.Type != elf.STT_OBJECT {
+		return sym.Addr, true, nil
+	}
+	inUse, err := s.program.Dynamic(sym.Name)
+	switch {
+	case err == nil && inUse.Type == elf.STT_OBJECT && inUse.Size == sym.Size:
+		return inUse.Addr, true, nil
+	case err != nil && !errors.Is(err, dso.ErrNoSymbol):
+		return 0, false, err
+	}
+	return sym.Addr, true, nil
 }
 
 // has reports whether all names are defined.
