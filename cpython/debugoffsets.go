@@ -15,9 +15,11 @@ type debugOffsets struct {
 	fields []debugField
 }
 
-// debugField says that word tells the offset of one field of Layout, in a structure whose size the word size tells.
+// debugField says that word tells the offset of one field of Layout, width bytes wide and so aligned, in a structure
+// whose size the word size tells. A width of 0 is that of text up to the structure's end.
 type debugField struct {
 	name       string
+	width      uint64
 	word, size int
 	offset     func(*Layout) *Offset
 }
@@ -50,10 +52,13 @@ func overlay(l *Layout, r mem.Reader, runtime mem.Addr, v Version) (differ []str
 	if got := versionHex(uint32(word(debugVersion))); got != v {
 		return nil, fmt.Errorf("_Py_DebugOffsets at %v: of version %v, not %v", runtime, got, v)
 	}
+	if word(debugFreeThreaded) != 0 {
+		return nil, fmt.Errorf("_Py_DebugOffsets at %v: of a free-threaded build", runtime)
+	}
 	for _, f := range rows.fields {
 		off, size := word(f.word), word(f.size)
 		field := f.offset(l)
-		if size > maxStructure || off > size || f.name != "unicode_object.asciiobject_size" && off == size {
+		if size > maxStructure || off > size || f.width > size-off || off%max(f.width, 1) != 0 {
 			return nil, fmt.Errorf("_Py_DebugOffsets at %v: %s is %d in a structure of %d bytes", runtime, f.name, off, size)
 		}
 		if told := at(uint32(off)); *field != told {
@@ -66,10 +71,4 @@ func overlay(l *Layout, r mem.Reader, runtime mem.Addr, v Version) (differ []str
 		l.Code.FirstTraceable = Offset{}
 	}
 	return differ, nil
-}
-
-// freeThreaded reads the flag of _Py_DebugOffsets.
-func freeThreaded(r mem.Reader, runtime mem.Addr) (bool, error) {
-	w, err := mem.U64(r, runtime+8*debugFreeThreaded)
-	return w != 0, err
 }

@@ -174,13 +174,6 @@ func (c *candidate) runtime(in *Interpreter) error {
 		return err
 	}
 	if in.Version.atLeast(3, 13) {
-		if in.FreeThreaded, err = freeThreaded(c.reader, in.Runtime); err != nil {
-			return err
-		}
-		if in.FreeThreaded {
-			c.id.FreeThreaded = true
-			return c.refuse()
-		}
 		differ, err := overlay(l, c.reader, in.Runtime, in.Version)
 		if fault := (*mem.Fault)(nil); errors.As(err, &fault) {
 			return err

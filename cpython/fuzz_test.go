@@ -80,8 +80,15 @@ func FuzzCode(f *testing.F) {
 }
 
 func FuzzOverlay(f *testing.F) {
-	b := append([]byte(debugCookie), words(0x030e1ef0, 0, 4096, 16, 24, 4096)...)
-	f.Add(uint8(14), append(b, make([]byte, 800)...))
+	for minor := range uint8(3) {
+		rows, _ := pick(debugOffsetRows, release(3, 13+minor, 0))
+		w := make([]uint64, rows.words)
+		w[0], w[debugVersion] = binary.LittleEndian.Uint64([]byte(debugCookie)), 0x030d1ef0+uint64(minor)<<16
+		for _, field := range rows.fields {
+			w[field.word], w[field.size] = 16, 4096
+		}
+		f.Add(minor, words(w...))
+	}
 	f.Fuzz(func(t *testing.T, minor uint8, data []byte) {
 		v := release(3, 13+minor%3, 30)
 		l, ok := layoutFor(v)
@@ -91,6 +98,9 @@ func FuzzOverlay(f *testing.F) {
 		r := &mem.Fake{Segments: []mem.Segment{{Addr: arena, Data: data}}}
 		if _, err := overlay(&l, r, arena, v); err != nil {
 			return
+		}
+		if l.Thread.Frame.Bytes%8 != 0 || l.Code.FirstLine.Bytes%4 != 0 {
+			t.Errorf("accepted unaligned %v, %v", l.Thread.Frame, l.Code.FirstLine)
 		}
 		for _, o := range []Offset{l.Thread.Frame, l.Code.Name, l.Interpreter.Threads, l.Unicode.State} {
 			if !o.Known || o.Bytes > maxStructure {

@@ -96,11 +96,10 @@ func parseVersionText(b []byte) (Version, bool) {
 	if m == nil {
 		return Version{}, false
 	}
+	ok := true
 	num := func(i int) uint8 {
 		n, err := strconv.ParseUint(string(m[i]), 10, 8)
-		if err != nil {
-			return 0
-		}
+		ok = ok && err == nil
 		return uint8(n)
 	}
 	v := Version{Major: num(1), Minor: num(2), Micro: num(3), Level: Final}
@@ -115,5 +114,5 @@ func parseVersionText(b []byte) (Version, bool) {
 	if m[5] != nil {
 		v.Serial = num(5)
 	}
-	return v, true
+	return v, ok
 }

@@ -350,7 +350,8 @@ func wrap(s string) string {
 }
 
 // debugFields are the fields of _Py_DebugOffsets that are laid over a layout: field of Layout, field of the
-// structure, and where the size of the structure is told. An entry that a release lacks is left out.
+// structure, and where the size of the structure is told. Fields are pointers or 8-byte integers but for those in
+// debugWidths.
 var debugFields = [][3]string{
 	{"Runtime.Finalizing", "runtime_state.finalizing", "runtime_state.size"},
 	{"Runtime.Interpreters", "runtime_state.interpreters_head", "runtime_state.size"},
@@ -381,6 +382,10 @@ var debugFields = [][3]string{
 	{"Unicode.ASCIIData", "unicode_object.asciiobject_size", "unicode_object.size"},
 }
 
+// debugWidths are the widths of other fields, bytes; 0 for a structure's size, behind which text begins.
+var debugWidths = map[string]int{"interpreter_frame.owner": 1, "code_object.firstlineno": 4, "unicode_object.state": 4,
+	"bytes_object.ob_sval": 1, "unicode_object.asciiobject_size": 0}
+
 func writeDebug(out *bytes.Buffer, c *collection) error {
 	fmt.Fprint(out, "\n// debugOffsetRows: _Py_DebugOffsets, as positions of its 8-byte fields.\n"+
 		"var debugOffsetRows = []row[debugOffsets]{\n")
@@ -399,7 +404,11 @@ func writeDebug(out *bytes.Buffer, c *collection) error {
 			if word < 0 || size < 0 {
 				return fmt.Errorf("_Py_DebugOffsets of 3.%d has no %s", minor, f[1])
 			}
-			fmt.Fprintf(out, "{%q, %d, %d, func(l *Layout) *Offset { return &l.%s }},\n", f[1], word, size, f[0])
+			width, odd := debugWidths[f[1]]
+			if !odd {
+				width = 8
+			}
+			fmt.Fprintf(out, "{%q, %d, %d, %d, func(l *Layout) *Offset { return &l.%s }},\n", f[1], width, word, size, f[0])
 		}
 		fmt.Fprint(out, "}}},\n")
 	}
