@@ -128,8 +128,8 @@ func kernel() Check {
 func memfd() Check {
 	fd, err := unix.MemfdCreate("heaptap-doctor", unix.MFD_CLOEXEC)
 	if err != nil {
-		return Check{"memfd", Warns, "memfd_create: " + err.Error() + ": the tables will be anonymous memory, lost when the " +
-			"process dies", ""}
+		return Check{"memfd", Warns,
+			"memfd_create: " + err.Error() + ": the tables will be anonymous memory, lost when the process dies", ""}
 	}
 	unix.Close(fd)
 	return Check{Name: "memfd", Verdict: Fine, Fact: "memfd_create works"}
@@ -258,7 +258,8 @@ func (p *patient) python() Check {
 	case errors.As(err, new(*cpython.NotPythonError)):
 		c.Verdict, c.Fact, c.WayRound = Blocks, "no CPython is loaded", "heaptap ps lists the Python processes"
 	case errors.As(err, &unsupported):
-		c.Verdict, c.Fact, c.WayRound = Blocks, unsupported.Error(), "CPython 3.6 to 3.15, release builds with GIL, can be tracked"
+		c.Verdict, c.Fact = Blocks, unsupported.Error()
+		c.WayRound = "CPython 3.6 to 3.15, release builds with GIL, can be tracked"
 	case errors.As(err, &notReady):
 		c.Verdict, c.Fact, c.WayRound = Blocks, notReady.Error(), "try again when it has started"
 	default:
@@ -313,7 +314,7 @@ func (p *patient) access(denied error) Check {
 		c.Fact = "the process has capabilities that heaptap has not"
 		c.WayRound = "sudo heaptap …; in a container --cap-add SYS_PTRACE"
 	case !capable && !p.facts.Dumpable:
-		c.Fact = "the process is not dumpable: it changed its user or its program cannot be read (PR_SET_DUMPABLE in prctl(2))"
+		c.Fact = "the process is not dumpable (PR_SET_DUMPABLE in prctl(2)): it changed its user or its program cannot be read"
 		c.WayRound = "sudo heaptap …"
 	default:
 		c.Fact = "the kernel refuses access: " + denied.Error()

@@ -46,7 +46,9 @@ func TestAccess(t *testing.T) {
 	reachable := ptrace.Facts{SameUser: true, SameUserNS: true, Dumpable: true}
 	with := func(change func(*patient)) *patient {
 		p := &patient{facts: reachable, self: &examiner{}}
-		p.status.Uid, p.self.status.Uid = [4]int{4000007, 4000007, 4000007, 4000007}, [4]int{4000007, 4000007, 4000007, 4000007}
+		const us = 4000007
+		p.status.Uid = [4]int{us, us, us, us}
+		p.self.status.Uid = p.status.Uid
 		change(p)
 		return p
 	}
@@ -56,7 +58,7 @@ func TestAccess(t *testing.T) {
 		want string
 	}{
 		{"user", with(func(p *patient) { p.status.Uid[1] = 4000008 }), "belongs to user 4000008"},
-		{"user namespace", with(func(p *patient) { p.facts.HasPtraceCap, p.facts.SameUserNS = true, false }), "user namespace"},
+		{"namespace", with(func(p *patient) { p.facts.HasPtraceCap, p.facts.SameUserNS = true, false }), "user namespace"},
 		{"capabilities", with(func(p *patient) { p.status.CapEff = 1 << 12 }), "capabilities"},
 		{"dumpable", with(func(p *patient) { p.facts.Dumpable = false }), "not dumpable"},
 		{"profile", with(func(p *patient) { p.facts.Security = "docker-default (enforce)" }), "docker-default"},

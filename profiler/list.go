@@ -190,7 +190,7 @@ func namedPython(name string) bool {
 // exportedByAll is a function that every CPython exports.
 const exportedByAll = "Py_GetVersion"
 
-// programIsPython reports whether the process's program exports CPython's API, as one with an interpreter built in does.
+// programIsPython reports whether the process's program exports CPython's API: an interpreter is built into it.
 func (l *lister) programIsPython(p *proc.Process) bool {
 	f, err := os.Open(p.Path("exe"))
 	if err != nil {

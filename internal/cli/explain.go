@@ -43,14 +43,16 @@ func rules() []rule {
 		}),
 		as(ExitFindings, func(*findings) []string { return nil }),
 
-		is(ExitNoProcess, proc.ErrReused, "the process ended and its pid went to another: `heaptap ps` lists who is there now"),
+		is(ExitNoProcess, proc.ErrReused,
+			"the process ended and its pid went to another: `heaptap ps` lists who is there now"),
 		is(ExitNoProcess, proc.ErrZombie, "its memory is gone already; its parent has yet to collect it"),
 		is(ExitNoProcess, call.ErrChanged, "what ran there before is gone; `heaptap ps` lists what runs now"),
 		is(ExitNoProcess, ptrace.ErrGone, "it ended while heaptap was at it"),
 		is(ExitNoProcess, proc.ErrGone, "`heaptap ps` lists the Python processes that can be seen from here"),
 
 		is(ExitBusy, profiler.ErrBusy, "only one heaptap can work on a process at a time: try again when the other is done"),
-		is(ExitNotTracked, profiler.ErrNotTracked, "`heaptap attach PID` starts tracking; `heaptap ps` shows what is tracked"),
+		is(ExitNotTracked, profiler.ErrNotTracked,
+			"`heaptap attach PID` starts tracking; `heaptap ps` shows what is tracked"),
 		is(ExitNotTracked, profiler.ErrIncomplete, "`heaptap repair PID` gives back what is left, then attach anew"),
 		as(ExitNotTracked, func(*profiler.OtherVersionError) []string {
 			return []string{"use the heaptap that attached, or `heaptap detach PID` with that one and attach anew"}
@@ -60,7 +62,9 @@ func rules() []rule {
 			return []string{fmt.Sprintf("a process can have but one tracer: end %s (process %d), or let it detach",
 				e.TracerName, e.Tracer)}
 		}),
-		as(ExitNotPython, func(*cpython.NotPythonError) []string { return []string{"`heaptap ps` lists the Python processes"} }),
+		as(ExitNotPython, func(*cpython.NotPythonError) []string {
+			return []string{"`heaptap ps` lists the Python processes"}
+		}),
 		as(ExitNotPython, func(*cpython.UnsupportedError) []string {
 			return []string{"heaptap tracks CPython 3.6 to 3.15, 64-bit release builds with the GIL"}
 		}),
@@ -72,7 +76,8 @@ func rules() []rule {
 
 		as(ExitUnwritable, unwritable),
 		as(ExitUnreadable, unreadable),
-		is(ExitFailure, demo.ErrNoPython, "install Python 3.6 or later (apt-get install python3), or name one: --python PATH"),
+		is(ExitFailure, demo.ErrNoPython,
+			"install Python 3.6 or later (apt-get install python3), or name one: --python PATH"),
 
 		as(ExitNotPermitted, func(*profiler.SeccompError) []string { return seccompForbids }),
 		as(ExitNotPermitted, func(*call.SeccompError) []string { return seccompForbids }),
@@ -90,8 +95,10 @@ func rules() []rule {
 		as(ExitFailure, func(*call.TimeoutError) []string {
 			return []string{"the process goes on as before; try again when it is less busy"}
 		}),
-		is(ExitFailure, ptrace.ErrDeadline, "the process goes on as before; a thread in an uninterruptible wait (state D) cannot stop"),
-		is(ExitFailure, call.ErrNoThread, "the process goes on as before; `heaptap doctor PID` tells whether it is frozen or waits for a device"),
+		is(ExitFailure, ptrace.ErrDeadline,
+			"the process goes on as before; a thread in an uninterruptible wait (state D) cannot stop"),
+		is(ExitFailure, call.ErrNoThread,
+			"the process goes on as before; `heaptap doctor PID` tells whether it is frozen or waits for a device"),
 		is(ExitFailure, call.ErrUnsupported, "attaching is built for amd64 only; snapshots can be read here"),
 		as(ExitFailure, func(*inject.ChangedError) []string {
 			return []string{"another tool changes Python's allocators at this moment; try again when it is done"}
@@ -168,7 +175,8 @@ func unreadable(e *inputError) []string {
 	case errors.Is(e.Err, heap.ErrNotHeap):
 		return []string{"it is a profile of something else than memory; give a file that `heaptap dump` wrote"}
 	default:
-		return []string{"a snapshot is a gzipped pprof profile, as `heaptap dump` writes it; this is something else, or cut short"}
+		return []string{"a snapshot is a gzipped pprof profile, as `heaptap dump` writes it; " +
+			"this is something else, or cut short"}
 	}
 }
 

@@ -59,8 +59,9 @@ func scenes() map[string]error {
 		"changing":     of(fmt.Errorf("find Python in process 4711: %w", cpython.ErrBusy)),
 		"not-restored": &profiler.RestoreError{Pid: 4711, What: "hook of obj malloc", Err: syscall.EIO},
 		// Harm wins over what caused it.
-		"harm": errors.Join(of(fmt.Errorf("process 4711: %w", proc.ErrReused)), &call.RestoreError{Tid: 4711, Err: syscall.EIO}),
-		"odd":  errors.New("something nobody thought of"),
+		"harm": errors.Join(of(fmt.Errorf("process 4711: %w", proc.ErrReused)),
+			&call.RestoreError{Tid: 4711, Err: syscall.EIO}),
+		"odd": errors.New("something nobody thought of"),
 	}
 }
 
@@ -80,8 +81,10 @@ func (f fakeEngine) List(context.Context) ([]profiler.Candidate, error) {
 		{Pid: 4711, Python: fakePython(), RSS: 130<<20 + 300<<10, User: "ada", Tracked: profiler.Tracking,
 			Command: "python3 shop.py --port 8080 --catalogue /srv/shop/catalogue.json --workers 4 --verbose"},
 		{Pid: 4712, Python: profiler.Python{Version: "3.13.0", Flavour: "shared", FreeThreaded: true, Path: "/lib/p.so"},
-			RSS: 9 << 20, User: "ada", Command: "worker\x1b[31m --evil\n--name", Problem: "unsupported Python 3.13.0: a free-threaded build"},
-		{Pid: 1234567, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete, Command: "python3 -c pass"},
+			RSS: 9 << 20, User: "ada", Command: "worker\x1b[31m --evil\n--name",
+			Problem: "unsupported Python 3.13.0: a free-threaded build"},
+		{Pid: 1234567, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete,
+			Command: "python3 -c pass"},
 	}, nil
 }
 
@@ -90,8 +93,8 @@ func (f fakeEngine) Attach(_ context.Context, _ int, o profiler.AttachOptions) (
 		return nil, f.err
 	}
 	at := &profiler.Attachment{Python: fakePython(), Hooked: o.Domains, Pause: 112 * time.Microsecond, Tid: 4713,
-		Took: 38400 * time.Microsecond, Notes: []string{"3.11.2 itself was not compared with the layout tables, its neighbours " +
-			"were; the layout passed the probes"}, Already: f.variant == "already"}
+		Took: 38400 * time.Microsecond, Already: f.variant == "already", Notes: []string{
+			"3.11.2 itself was not compared with the layout tables, its neighbours were; the layout passed the probes"}}
 	if len(at.Hooked) == 0 {
 		at.Hooked = []profiler.Domain{profiler.Raw, profiler.Mem, profiler.Obj}
 	}
@@ -110,14 +113,15 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 		Totals: []profiler.Totals{
 			{Domain: profiler.Raw, LiveBlocks: 812, LiveBytes: 1200 << 10, AllocBlocks: 90210, AllocBytes: 90 << 20,
 				FreedBlocks: 89398, FreedBytes: 90<<20 - 1200<<10},
-			{Domain: profiler.Mem, LiveBlocks: 4, LiveBytes: 512, AllocBlocks: 5, AllocBytes: 640, FreedBlocks: 1, FreedBytes: 128},
+			{Domain: profiler.Mem, LiveBlocks: 4, LiveBytes: 512, AllocBlocks: 5, AllocBytes: 640,
+				FreedBlocks: 1, FreedBytes: 128},
 			{Domain: profiler.Obj, LiveBlocks: 1234567, LiveBytes: 130 << 20, AllocBlocks: 4123456789, AllocBytes: 3 << 40,
 				FreedBlocks: 4122222222, FreedBytes: 3<<40 - 130<<20},
 		},
 		UnseenFrees: 51234, Stacks: 20480, CodeObjects: 733, Threads: 9, AgentText: 24 << 10, AgentTables: 9 << 20,
 		AgentReserved: 64 << 30,
-		NotSeen: []string{"blocks allocated before the attach", "memory that C code takes from malloc or mmap without Python's " +
-			"allocators, in numpy's arrays for example"},
+		NotSeen: []string{"blocks allocated before the attach",
+			"memory that C code takes from malloc or mmap without Python's allocators, in numpy's arrays for example"},
 	}, nil
 }
 
@@ -131,7 +135,8 @@ func (f fakeEngine) TakeDump(context.Context, int, profiler.DumpOptions) (*profi
 }
 
 func fakeSnapshot() *heap.Snapshot {
-	s := &heap.Snapshot{Time: fakeNow, Duration: 130 * time.Second, Info: []heap.KeyValue{{Key: "python", Value: "3.11.2"}}}
+	s := &heap.Snapshot{Time: fakeNow, Duration: 130 * time.Second,
+		Info: []heap.KeyValue{{Key: "python", Value: "3.11.2"}}}
 	b := heap.NewBuilder(s)
 	frame := func(name, file string, line, first int) heap.Frame {
 		return heap.Frame{Func: name, File: file, Line: line, FirstLine: first}
@@ -146,7 +151,8 @@ func fakeSnapshot() *heap.Snapshot {
 			AllocBytes: 2400 << 10, AllocBlocks: 408},
 		{Stack: b.Stack(run, serve, parse), Domain: obj, Age: heap.UnknownAge, InuseBytes: 640 << 10, InuseBlocks: 9183,
 			AllocBytes: 9 << 20, AllocBlocks: 90000},
-		{Stack: heap.None, Domain: raw, Age: heap.UnknownAge, InuseBytes: 4096, InuseBlocks: 2, AllocBytes: 8192, AllocBlocks: 4},
+		{Stack: heap.None, Domain: raw, Age: heap.UnknownAge, InuseBytes: 4096, InuseBlocks: 2,
+			AllocBytes: 8192, AllocBlocks: 4},
 	}
 	return s
 }

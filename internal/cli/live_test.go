@@ -121,7 +121,8 @@ func TestLife(t *testing.T) {
 		t.Fatalf("ps does not list process %s", pid)
 		return nil
 	}
-	if c := listed(); c.Tracked != nil || c.Problem != "" || c.Python == nil || !strings.HasPrefix(c.Python.Version, "3.") {
+	c := listed()
+	if c.Tracked != nil || c.Problem != "" || c.Python == nil || !strings.HasPrefix(c.Python.Version, "3.") {
 		t.Errorf("ps before: %+v, want a Python 3 that is not tracked", c)
 	}
 	run(t, ExitNotTracked, "status", pid)

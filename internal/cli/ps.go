@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,7 +53,7 @@ func (a *app) showCandidates(list []profiler.Candidate) {
 	var order []string
 	for _, p := range list {
 		g.add(strconv.Itoa(p.Pid), versionText(p.Python), cmp.Or(p.Python.Flavour, "?"), sizeText(p.RSS),
-			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"), printable(p.Command))
+			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"), a.commandText(p.Command))
 		if p.Problem != "" {
 			if problems[p.Problem] == nil {
 				order = append(order, p.Problem)
@@ -79,6 +81,16 @@ func versionText(p profiler.Python) string {
 		s += "d"
 	}
 	return s
+}
+
+// commandText is a command line; where room is short, without the folder of its program, since what tells one Python
+// from another stands behind.
+func (a *app) commandText(command string) string {
+	if a.Term.Width() > 0 {
+		program, rest, _ := strings.Cut(command, " ")
+		command = strings.TrimSpace(path.Base(program) + " " + rest)
+	}
+	return printable(command)
 }
 
 // trackedText is short enough for a column.

@@ -44,10 +44,11 @@ type reportFormat struct {
 
 func reportFormats() []reportFormat {
 	return []reportFormat{
-		{"table", "lines or functions with the most memory", []string{"by", "show", "blocks", "cumulative", "top", "stack", "info"},
+		{"table", "lines or functions with the most memory",
+			[]string{"by", "show", "blocks", "cumulative", "top", "stack", "info"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
-				return report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative, Top: o.top,
-					Width: o.width, Stack: o.stack, Info: o.info})
+				return report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative,
+					Top: o.top, Width: o.width, Stack: o.stack, Info: o.info})
 			}},
 		{"tree", "calls, callers above callees", []string{"by", "show", "blocks", "min-share"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
