@@ -29,15 +29,19 @@ func dataRefs(r mem.Reader, entry mem.Addr) ([]mem.Addr, error) {
 			}
 			switch m.Base {
 			case x86asm.RIP:
-				refs = append(refs, next+mem.Addr(m.Disp))
+				refs = append(refs, next+mem.Addr(disp(m)))
 			case 0:
-				refs = append(refs, mem.Addr(m.Disp))
+				refs = append(refs, mem.Addr(disp(m)))
 			}
 		}
 		return false
 	})
 	return refs, err
 }
+
+// disp is a displacement as the CPU uses it. The decoder gives one without a base register, such as that of
+// fs:0xffffffe8, unsigned; in 64-bit mode all are sign-extended (Intel SDM volume 2, 2.2.1.3).
+func disp(m x86asm.Mem) int64 { return int64(int32(m.Disp)) }
 
 // sizeShift finds by how much a function that allocates shifts the size right to get a size class: the logarithm of the
 // allocator's alignment. It is false if the first instructions do no such thing.

@@ -36,18 +36,22 @@ func (in *Interpreter) CurrentThreadStateAt(r mem.Reader, maps []proc.Mapping) P
 		}
 		switch {
 		case m.Segment == x86asm.FS && m.Base == 0:
-			rax = Place{InThread, uint64(m.Disp)}
-		case m.Base == x86asm.RIP:
-			rax = Place{InVariable, uint64(next) + uint64(m.Disp)}
-		case m.Base == x86asm.RAX && loaded && rax == (Place{InThread, 0}):
-			rax.Value = uint64(m.Disp) // the thread block begins with its own address
+			rax = Place{InThread, uint64(disp(m))}
+		case m.Base == x86asm.RIP && m.Segment == 0:
+			rax = Place{InVariable, uint64(next) + uint64(disp(m))}
+		case m.Base == x86asm.RAX && m.Segment == 0 && loaded && rax == (Place{InThread, 0}):
+			rax.Value = uint64(disp(m)) // the thread block begins with its own address
 		case m.Base == x86asm.RAX && loaded && rax.Where == InVariable && constant(maps, mem.Addr(rax.Value)):
 			base, err := mem.U64(r, mem.Addr(rax.Value))
 			if err != nil {
 				loaded = false
 				return true
 			}
-			rax.Value = base + uint64(m.Disp)
+			// The slot holds a variable's address or, in front of fs:(%rax), an offset (the initial-exec TLS model).
+			rax.Value = base + uint64(disp(m))
+			if m.Segment == x86asm.FS {
+				rax.Where = InThread
+			}
 		default:
 			loaded = false
 			return true

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #ifdef HAVE_DLOPEN
 #include <dlfcn.h>
@@ -28,11 +29,25 @@ each(struct dl_phdr_info *info, size_t size, void *data)
 }
 
 #ifdef HAVE_DLOPEN
+/* Moves a page of code out of its file, as programs do that want their code on huge pages. */
+static void
+move(char *page)
+{
+    char copy[4096];
+    memcpy(copy, page, sizeof copy);
+    if (mmap(page, sizeof copy, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return;
+    memcpy(page, copy, sizeof copy);
+    mprotect(page, sizeof copy, PROT_READ | PROT_EXEC);
+}
+
 static void
 load(char *path)
 {
     void *local = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    printf("local - %p\n", dlsym(local, "library_function"));
+    char *function = dlsym(local, "library_function");
+    printf("local - %p\n", (void *)function);
+    move(function - (unsigned long)function % 4096);
 #ifdef __GLIBC__
     void *other = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
     printf("other - %p\n", dlsym(other, "library_function"));
