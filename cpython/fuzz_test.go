@@ -67,9 +67,15 @@ func FuzzWalk(f *testing.F) {
 
 func FuzzCode(f *testing.F) {
 	self := uint64(arena)
-	f.Add(uint8(3), words(1, self, 1, 0, 0x64, self, self, self, self, self, self, self, self, self, self, self, self, self))
-	f.Add(uint8(9), words(1, self, 2, 0, 0x44, self, self, self, self, self, self, self, self, self, self, self, self, self,
-		self, self, self, self, self, self, self, self, self, self))
+	for _, state := range []uint64{0x64, 0x44, 0x28, 0x10} { // ASCII, compact, two bytes, not compact
+		w := make([]uint64, 30)
+		for i := range w {
+			w[i] = self
+		}
+		w[2], w[4] = 2, state // the length, and the state
+		f.Add(uint8(3), words(w...))
+		f.Add(uint8(9), words(w...))
+	}
 	f.Fuzz(func(t *testing.T, minor uint8, data []byte) {
 		in, r := fuzzed(minor, data)
 		code, err := in.Code(r, arena)

@@ -7,8 +7,9 @@ import (
 
 // Every supported release has a layout whose necessary fields are known, and no other release has one.
 func TestLayoutsAreComplete(t *testing.T) {
-	optional := map[string]bool{"Interpreter.ID": true, "Thread.NativeID": true, "Thread.ID": true, "Frame.TLBCIndex": true,
-		"Frame.Owner": true, "Code.Qualname": true, "Code.FirstTraceable": true, "Code.Adaptive": true,
+	optional := map[string]bool{"Interpreter.ID": true, "Thread.NativeID": true, "Thread.ID": true,
+		"Frame.TLBCIndex": true, "Frame.Owner": true, 
+		"Code.Qualname": true, "Code.FirstTraceable": true, "Code.Adaptive": true,
 		"Thread.Frame": true, "Thread.CFrame": true, "Thread.CFrameCurrent": true}
 	for minor := uint8(6); minor <= 15; minor++ {
 		for micro := uint8(0); micro < 30; micro++ {
@@ -83,7 +84,12 @@ func TestVersion(t *testing.T) {
 		"x\x00\x003.6.15 (default, Oct 2026)\x00":                   "3.6.15",
 		"\x003.13.0rc2+ experimental free-threading build (main)":   "3.13.0rc2",
 		"\x002.7.18 (default)":                                      "2.7.18",
-		"3.9.2\x00(":                                                "", "13.9.2 (": "", "3.9 (": "", "x3.9.2 (a": "", "\x003.999.1 (": "", "\x003.9.999 (": "",
+		"3.9.2\x00(":                                                "",
+		"13.9.2 (":                                                  "",
+		"3.9 (":                                                     "",
+		"x3.9.2 (a":                                                 "",
+		"\x003.999.1 (":                                             "",
+		"\x003.9.999 (":                                             "",
 	} {
 		got := ""
 		if v, ok := findVersionText([]byte(text)); ok {

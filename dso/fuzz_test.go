@@ -56,7 +56,8 @@ func image(relocated, gnu bool) []byte {
 	}
 	const names = "\x00alpha\x00beta\x00V0\x00V1\x00lib.so\x00"
 	copy(b[offStrings:], names)
-	dyn := []elf.Dyn64{{Tag: int64(elf.DT_STRTAB), Val: ptr + offStrings}, {Tag: int64(elf.DT_STRSZ), Val: uint64(len(names))},
+	dyn := []elf.Dyn64{{Tag: int64(elf.DT_STRTAB), Val: ptr + offStrings},
+		{Tag: int64(elf.DT_STRSZ), Val: uint64(len(names))},
 		{Tag: int64(elf.DT_SYMTAB), Val: ptr + offSymbols}, {Tag: int64(elf.DT_VERSYM), Val: ptr + offVersym},
 		{Tag: int64(elf.DT_VERDEF), Val: ptr + offVerdef}, {Tag: int64(elf.DT_VERDEFNUM), Val: 2},
 		{Tag: int64(elf.DT_SONAME), Val: 18}}
