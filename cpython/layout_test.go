@@ -8,7 +8,7 @@ import (
 // Every supported release has a layout whose necessary fields are known, and no other release has one.
 func TestLayoutsAreComplete(t *testing.T) {
 	optional := map[string]bool{"Interpreter.ID": true, "Thread.NativeID": true, "Thread.ID": true,
-		"Frame.TLBCIndex": true, "Frame.Owner": true, 
+		"Frame.TLBCIndex": true, "Frame.Owner": true,
 		"Code.Qualname": true, "Code.FirstTraceable": true, "Code.Adaptive": true,
 		"Thread.Frame": true, "Thread.CFrame": true, "Thread.CFrameCurrent": true}
 	for minor := uint8(6); minor <= 15; minor++ {
