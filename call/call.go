@@ -61,7 +61,6 @@ type Plan struct {
 	maps    []proc.Mapping
 	shelf   mem.Addr // dead bytes of a readable page with room for a frame, for threads without a usable stack; or 0
 	seccomp seccompState
-	random  uint64 // AT_RANDOM: differs after an exec
 }
 
 // Errors on which callers branch. They come wrapped, with the process.
@@ -99,7 +98,6 @@ func (pl *Plan) prepare() error {
 	if err != nil {
 		return err
 	}
-	pl.random = auxv[atRandom]
 	tails := findTails(pl.memory, pl.maps, auxv)
 	if pl.cave, err = placeCave(pl.memory, tails); err != nil {
 		return err

@@ -12,7 +12,6 @@ const (
 	pageSize = 4096
 	atPhdr   = 3
 	atBase   = 7
-	atRandom = 25
 )
 
 // tail is the part of a segment's last page that lies behind the segment: bytes that the file happens to have there,

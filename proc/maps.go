@@ -27,6 +27,10 @@ type Mapping struct {
 	Deleted    bool
 }
 
+// deletedSuffix is what the kernel appends to the path of a file without a name. A file may also really be called so,
+// which only its inode tells.
+const deletedSuffix = " (deleted)"
+
 // Size is the mapping's length in bytes.
 func (m Mapping) Size() uint64 { return uint64(m.End - m.Start) }
 
@@ -94,7 +98,7 @@ func parseMapping(line string) (Mapping, error) {
 		return fail("inode")
 	}
 	m.Path = strings.ReplaceAll(strings.TrimLeft(rest, " "), `\012`, "\n")
-	if s, ok := strings.CutSuffix(m.Path, " (deleted)"); ok {
+	if s, ok := strings.CutSuffix(m.Path, deletedSuffix); ok {
 		m.Path, m.Deleted = s, true
 	}
 	return m, nil
@@ -110,7 +114,7 @@ func (p *Process) OpenMapped(m Mapping) (*os.File, error) {
 	if err == nil {
 		return f, nil
 	}
-	for _, path := range []string{p.Root() + m.Path, m.Path} {
+	for _, path := range []string{p.Root() + m.Path, p.Root() + m.Path + deletedSuffix, m.Path} {
 		g, err2 := os.Open(path)
 		if err2 != nil {
 			continue
