@@ -10,6 +10,7 @@ package pytarget
 
 import (
 	"bufio"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -39,19 +40,20 @@ var targetSource string
 //go:embed python/launch.sh
 var launchSource string
 
-// patience is how long a target may take for one answer before the test gives it up: far longer than anything that a
-// healthy target does on a busy machine.
+// patience is how long a target may take for one answer before the test gives it up, unless [Options] say otherwise:
+// far longer than anything that a healthy target does on a busy machine.
 const patience = 90 * time.Second
 
 // Options say how a target is started. The zero value starts it in our namespaces, except that a target with a root of
 // its own has its own mount namespace, in which that root is the root, as in a container.
 type Options struct {
-	Env           []string // added to a small environment: "PYTHONMALLOC=debug"
-	Args          []string // of the interpreter: "-X", "dev"
-	Container     bool     // new pid, mount, IPC, UTS and network namespaces; the target is pid 1 of its own
-	UserNamespace bool     // with Container: a user namespace as well, in which the target is root and outside nobody
-	PrivateIPC    bool     // a new IPC namespace, so that what is left there goes away with the target
-	Chroot        bool     // a root of its own by chroot(2) alone, in our mount namespace
+	Env           []string      // added to a small environment: "PYTHONMALLOC=debug"
+	Args          []string      // of the interpreter: "-X", "dev"
+	Container     bool          // new pid, mount, IPC, UTS and network namespaces; the target is pid 1 of its own
+	UserNamespace bool          // with Container: a user namespace as well, in which the target is root and outside nobody
+	PrivateIPC    bool          // a new IPC namespace, so that what is left there goes away with the target
+	Patience      time.Duration // for one answer; 0: far longer than a request takes
+	Chroot        bool          // a root of its own by chroot(2) alone, in our mount namespace
 }
 
 // Target is a running Python program that answers.
@@ -67,6 +69,7 @@ type Target struct {
 	requests *os.File
 	answers  *os.File
 	lines    *bufio.Reader
+	patience time.Duration
 
 	ended    chan struct{} // closed when the process has been waited for
 	state    *os.ProcessState
@@ -125,7 +128,7 @@ func start(t testing.TB, in Interpreter, program string, o Options) (*Target, er
 	tg := &Target{
 		Interpreter: in, t: t, stderr: stderr, control: control,
 		requests: requests, answers: answers, lines: bufio.NewReader(answers),
-		ended: make(chan struct{}),
+		ended: make(chan struct{}), patience: cmp.Or(o.Patience, patience),
 	}
 	if err := tg.launch(cmd); err != nil {
 		return nil, err
@@ -153,7 +156,9 @@ func (tg *Target) launch(cmd *exec.Cmd) error {
 		if err != nil {
 			return
 		}
-		tg.waitErr = cmd.Wait()
+		if tg.waitErr = awaitEnd(cmd.Process.Pid); tg.waitErr == nil {
+			tg.waitErr = cmd.Wait()
+		}
 		tg.state = cmd.ProcessState
 		close(tg.ended)
 		// Whoever waits for an answer that cannot come any more is woken. (The pipe's end alone does not do that:
@@ -161,6 +166,21 @@ func (tg *Target) launch(cmd *exec.Cmd) error {
 		tg.answers.SetReadDeadline(time.Now().Add(time.Second))
 	}()
 	return <-started
+}
+
+// awaitEnd returns when our child has ended. It does not wait(2) for that: when a test traces its own child, any wait by
+// any thread, whatever its options, takes the stops that the tracer waits for (do_wait in Linux' kernel/exit.c).
+func awaitEnd(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // command puts the interpreter into the namespaces that the options ask for. Where mounts are to be made, a shell makes
@@ -254,6 +274,14 @@ func (tg *Target) ExecFile(name, source string) string {
 func (tg *Target) Try(source string) (string, error) {
 	return tg.roundTrip(request{Op: "exec", Source: source, Name: "<test>"})
 }
+
+// TryText is Try for an expression whose value is a string, which it returns as it is, not as its repr.
+func (tg *Target) TryText(expression string) (string, error) {
+	return tg.roundTrip(request{Op: "eval", Source: expression, Name: "<test>"})
+}
+
+// Forgive tells that the target's end, if it has ended, is no failure of the test.
+func (tg *Target) Forgive() { tg.expected.Store(true) }
 
 // Challenge has the target compute something that it has not computed before and fails the test unless every result is
 // right.
@@ -389,7 +417,7 @@ type exceptionError struct{ traceback string }
 func (e *exceptionError) Error() string { return "exception in the target:\n" + e.traceback }
 
 func (tg *Target) read() (json.RawMessage, error) {
-	limit := patience
+	limit := tg.patience
 	select {
 	case <-tg.ended:
 		limit = time.Second // what it wrote before it ended
