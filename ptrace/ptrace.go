@@ -36,6 +36,7 @@ var (
 type Tracer struct {
 	tid   int // of the OS thread
 	calls chan func()
+	quit  chan struct{} // closed to end the goroutine
 	gone  chan struct{} // closed when the goroutine ends
 	once  sync.Once
 
@@ -47,7 +48,7 @@ type Tracer struct {
 
 // Start starts a tracer.
 func Start() *Tracer {
-	t := &Tracer{calls: make(chan func()), gone: make(chan struct{})}
+	t := &Tracer{calls: make(chan func()), quit: make(chan struct{}), gone: make(chan struct{})}
 	ready := make(chan struct{})
 	go t.serve(ready)
 	<-ready
@@ -70,8 +71,13 @@ func (t *Tracer) serve(ready chan<- struct{}) {
 	t.tid = unix.Gettid()
 	t.blockChild()
 	close(ready)
-	for call := range t.calls {
-		call()
+	for {
+		select {
+		case call := <-t.calls:
+			call()
+		case <-t.quit:
+			return
+		}
 	}
 }
 
@@ -136,7 +142,7 @@ func (t *Tracer) Do(fn func() error) error {
 // Close ends the OS thread and returns when the kernel has detached what it still traced: at once from threads that
 // run, and from threads in the middle of borrowed code, which then finish it alone. Not to be called inside Do.
 func (t *Tracer) Close() error {
-	t.once.Do(func() { close(t.calls) })
+	t.once.Do(func() { close(t.quit) })
 	<-t.gone
 	// The kernel detaches in exit(2), before the thread id is free.
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {

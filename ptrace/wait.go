@@ -91,7 +91,7 @@ const (
 // poll asks once. A zero Stop means that the thread runs.
 func (t *Thread) poll() (Stop, error) {
 	t.info = waitInfo{}
-	options := uintptr(unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WNOHANG | unix.WALL)
+	options := uintptr(unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WNOHANG | unix.WALL | unix.WNOTHREAD)
 	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid),
 		uintptr(unsafe.Pointer(&t.info)), options, 0, 0)
 	switch {
