@@ -17,8 +17,8 @@ const (
 	maxXState = 16 << 10 // AMX makes it 11 KiB
 	maxFrame  = frameSize + maxXState + 256
 
-	// signals has a bit for each signal that is blocked while code is borrowed: all but those that a fault raises. A
-	// blocked fault would make the kernel reset its handler and kill.
+	// blockedSignals are blocked while code is borrowed: all but those that a fault raises. A blocked fault would make
+	// the kernel reset its handler and kill.
 	blockedSignals = ^uint64(1<<(unix.SIGILL-1) | 1<<(unix.SIGTRAP-1) | 1<<(unix.SIGBUS-1) | 1<<(unix.SIGFPE-1) |
 		1<<(unix.SIGSEGV-1) | 1<<(unix.SIGSYS-1))
 
@@ -61,16 +61,16 @@ type frame struct {
 // buildFrame makes the frame that restores s, as high as possible below top. The stack pointer at the entry of
 // borrowed code is the frame's address: 8 more than a multiple of 16, as behind a call.
 func buildFrame(buf []byte, top mem.Addr, s *ptrace.State, sigreturn mem.Addr) (frame, error) {
-	image := s.XState
-	if len(image) < xsaveEnd+64 || len(image) > maxXState {
-		return frame{}, fmt.Errorf("extended state of %d bytes", len(image))
+	if len(s.XState) < xsaveEnd+64 || len(s.XState) > maxXState {
+		return frame{}, fmt.Errorf("extended state of %d bytes", len(s.XState))
 	}
+	image, features := frameImage(s.XState, cpuComponent)
 	xsave := (top - mem.Addr(len(image)) - 8).AlignDown(64)
 	at := (xsave - frameSize - 8).AlignDown(16) + 8
 	f := frame{at: at, bytes: buf[:int(xsave-at)+len(image)+4]}
 	clear(f.bytes)
 	putContext(f.bytes, s, sigreturn, xsave)
-	putXsave(f.bytes[xsave-at:], image)
+	putXsave(f.bytes[xsave-at:], image, features)
 	return f, nil
 }
 
@@ -93,15 +93,14 @@ func putContext(b []byte, s *ptrace.State, sigreturn, xsave mem.Addr) {
 
 // putXsave makes of the kernel's register set what rt_sigreturn accepts as an XSAVE image: both magics, or everything
 // above SSE would be reset; the features in use as they were, since marking all as in use slows the thread for good.
-func putXsave(b, image []byte) {
+func putXsave(b, image []byte, features uint64) {
 	le := binary.LittleEndian
-	xcr0 := le.Uint64(image[xsaveSoftware:])
 	copy(b, image)
 	clear(b[xsaveSoftware:xsaveEnd])
 	size := uint32(len(image))
 	le.PutUint32(b[xsaveSoftware:], xsaveMagic1)
 	le.PutUint32(b[xsaveSoftware+4:], size+4)
-	le.PutUint64(b[xsaveSoftware+8:], xcr0)
+	le.PutUint64(b[xsaveSoftware+8:], features)
 	le.PutUint32(b[xsaveSoftware+16:], size)
 	le.PutUint64(b[xsaveXcompBv:], 0)
 	le.PutUint32(b[size:], xsaveMagic2)

@@ -1,0 +1,134 @@
+package call
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/arch/x86/x86asm"
+
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/ptrace"
+)
+
+// disassemble lists the instructions from an offset in the cave up to one of the kind given, with the offset behind.
+func disassemble(t *testing.T, at int, last x86asm.Op) (list []x86asm.Inst, end int) {
+	t.Helper()
+	for at < len(caveCode) {
+		in, err := x86asm.Decode(caveCode[at:], 64)
+		if err != nil {
+			t.Fatalf("offset %d: %v", at, err)
+		}
+		list = append(list, in)
+		if at += in.Len; in.Op == last {
+			return list, at
+		}
+	}
+	t.Fatalf("no %v", last)
+	return nil, 0
+}
+
+func TestCaveCode(t *testing.T) {
+	list, _ := disassemble(t, caveSyscall, x86asm.RET)
+	if len(list) != 2 || list[0].Op != x86asm.SYSCALL {
+		t.Errorf("system call: %v", list)
+	}
+	list, _ = disassemble(t, caveSigreturn, x86asm.SYSCALL)
+	if len(list) != 2 || list[0].Op != x86asm.MOV || list[0].Args[1] != x86asm.Imm(15) {
+		t.Errorf("rt_sigreturn: %v", list)
+	}
+	list, marker := disassemble(t, caveRun, x86asm.SYSCALL)
+	if marker != caveMarker {
+		t.Errorf("marker at %d, want %d", marker, caveMarker)
+	}
+	at := caveRun
+	for _, in := range list {
+		at += in.Len
+		if in.Op != x86asm.LDMXCSR {
+			continue
+		}
+		m, ok := in.Args[0].(x86asm.Mem)
+		if !ok || m.Base != x86asm.RIP {
+			t.Fatalf("%v", in)
+		}
+		if v := binary.LittleEndian.Uint32(caveCode[at+int(m.Disp):]); v != 0x1f80 {
+			t.Errorf("mxcsr %#x, want the ABI's 0x1f80", v)
+		}
+	}
+	if in, err := x86asm.Decode(caveCode[caveMarker:], 64); err != nil || in.Op != x86asm.RET {
+		t.Errorf("behind the marker: %v, %v", in, err)
+	}
+}
+
+// fakeState has an XSAVE image with all features that AMX processors have.
+func fakeState(size int, xcr0, inUse uint64) *ptrace.State {
+	s := &ptrace.State{XState: make([]byte, size), Mask: 0x1234}
+	s.Regs = ptrace.Regs{Rip: 0x400000, Rsp: 0x7fff0000, Cs: 0x33, Ss: 0x2b, OrigRax: ^uint64(0), R8: 8, Rdi: 7, Eflags: 0x202}
+	binary.LittleEndian.PutUint64(s.XState[xsaveSoftware:], xcr0)
+	binary.LittleEndian.PutUint64(s.XState[xsaveEnd:], inUse)
+	return s
+}
+
+func TestFrameLayout(t *testing.T) {
+	s := fakeState(2432, 0xe7, 0x7)
+	const top = mem.Addr(0x10000)
+	f, err := buildFrame(make([]byte, maxFrame), top, s, 0xabc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	xsave := mem.Addr(le.Uint64(f.bytes[frameFpstate:]))
+	if f.at%16 != 8 || xsave%64 != 0 || xsave < f.at+frameSize || f.at+mem.Addr(len(f.bytes)) > top {
+		t.Errorf("frame at %v, %d bytes, state at %v", f.at, len(f.bytes), xsave)
+	}
+	for _, w := range []struct {
+		name string
+		at   int
+		want uint64
+	}{
+		{"return address", 0, 0xabc}, {"r8", 48, 8}, {"rdi", 112, 7}, {"rsp", 168, 0x7fff0000}, {"rip", 176, 0x400000},
+		{"eflags", 184, 0x202}, {"segments", 192, 0x33 | 0x2b<<48}, {"signal mask", 304, 0x1234}, {"altstack", 24, 0},
+		{"altstack flags", 32, 0}, {"altstack size", 40, 0},
+	} {
+		if got := le.Uint64(f.bytes[w.at:]); got != w.want {
+			t.Errorf("%s: %#x, want %#x", w.name, got, w.want)
+		}
+	}
+	for _, size := range []int{0, 575, maxXState + 8} {
+		if _, err := buildFrame(make([]byte, maxFrame), top, &ptrace.State{XState: make([]byte, size)}, 0); err == nil {
+			t.Errorf("extended state of %d bytes was accepted", size)
+		}
+	}
+}
+
+// TestFrameImage has the components of a processor with AMX: tile configuration (17) and tile data (18).
+func TestFrameImage(t *testing.T) {
+	amx := func(feature int) component {
+		return map[int]component{
+			2: {576, 256, false}, 5: {1088, 64, false}, 6: {1152, 512, false}, 7: {1664, 1024, false},
+			9: {2688, 8, false}, 17: {2752, 64, false}, 18: {2816, 8192, true},
+		}[feature]
+	}
+	const with, without = 0x602e7, 0x202e7
+	for _, c := range []struct {
+		name         string
+		size         int
+		xcr0, inUse  uint64
+		want         int
+		wantFeatures uint64
+	}{
+		{"SSE only", 576, 3, 3, 576, 3},
+		{"AVX-512", 2696, 0x2e7, 7, 2696, 0x2e7},
+		{"AMX unused", 11008, with, 7, 2816, without},
+		{"AMX in use", 11008, with, 7 | 1<<18, 11008, with},
+		{"cut image", 1000, 0x2e7, 7, 1000, 0x2e7},
+	} {
+		image, features := frameImage(fakeState(c.size, c.xcr0, c.inUse).XState, amx)
+		if len(image) != c.want || features != c.wantFeatures {
+			t.Errorf("%s: %d bytes, features %#x, want %d, %#x", c.name, len(image), features, c.want, c.wantFeatures)
+		}
+	}
+	// The processor's own description fits what the kernel gives for this very process.
+	if c := cpuComponent(2); c.size != 256 && c.size != 0 {
+		t.Errorf("AVX: %+v", c)
+	}
+}
