@@ -150,7 +150,7 @@ func (pl *Plan) finishThread(ctx context.Context, tracer *ptrace.Tracer, r recor
 			return err
 		}
 		if !pl.inBorrowed(r, regs.SP()) {
-			return th.LetGo()
+			return th.Detach(0)
 		}
 		var sig syscall.Signal
 		if stop.Kind == ptrace.Signal {

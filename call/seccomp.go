@@ -51,7 +51,7 @@ func (pl *Plan) readFilters(ctx context.Context, tracer *ptrace.Tracer, tid int)
 	if _, err := th.Stop(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, th.LetGo()) }()
+	defer func() { err = errors.Join(err, th.Detach(0)) }()
 	for i := 0; ; i++ {
 		f, err := th.SeccompFilter(i)
 		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {

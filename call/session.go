@@ -399,10 +399,9 @@ func (s *Session) end() error {
 		return s.lost
 	}
 	if !s.armed {
-		return s.ended(s.thread.LetGo())
+		return s.ended(s.thread.Detach(0))
 	}
 	back := s.state
-	back.Regs.Cloak()
 	if !s.ranUser {
 		back.XState = nil
 	}

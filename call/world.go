@@ -145,7 +145,7 @@ func (w *world) release(except *ptrace.Thread) error {
 		if o.held || o.thread == except {
 			continue // the kernel detaches from a thread that does not stop when the tracer's OS thread ends
 		}
-		if err := o.thread.LetGo(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+		if err := o.thread.Detach(0); err != nil && !errors.Is(err, ptrace.ErrGone) {
 			errs = append(errs, &RestoreError{Tid: o.thread.Tid, Err: err})
 		}
 	}

@@ -119,7 +119,7 @@ func TestStopAndRestore(t *testing.T) {
 		if err := th.Restore(&state, make([]byte, 16<<10)); err != nil {
 			return err
 		}
-		return th.LetGo()
+		return th.Detach(0)
 	})
 	p.finish()
 }
@@ -251,7 +251,7 @@ func TestSignals(t *testing.T) {
 			if stop, err := th.Stop(ctx); err != nil || stop.Kind != Event {
 				return errors.Join(errors.New(stop.String()), err)
 			}
-			if err := th.LetGo(); err != nil {
+			if err := th.Detach(0); err != nil {
 				return err
 			}
 		}
@@ -275,7 +275,7 @@ func TestCompat(t *testing.T) {
 		if !errors.As(err, &ae) || ae.RegsSize != 68 {
 			t.Errorf("32-bit thread: %v", err)
 		}
-		return th.LetGo()
+		return th.Detach(0)
 	})
 	p.finish()
 }

@@ -2,7 +2,6 @@ package ptrace
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"github.com/heaptap/heaptap/internal/fault"
@@ -84,16 +83,4 @@ func (t *Thread) verify(s *State, scratch []byte) error {
 		return t.fail("restore", fmt.Errorf("extended state is not what was written"))
 	}
 	return nil
-}
-
-// LetGo detaches from a stopped thread in which nothing was changed. Where the stop made a system call answer EINTR,
-// the kernel is told to decide anew.
-func (t *Thread) LetGo() error {
-	// Registers that cannot be read (a 32-bit thread's) are no reason to keep the thread.
-	if err := t.Regs(&t.regs); err == nil && t.regs.Cloak() {
-		if err := t.SetRegs(&t.regs); err != nil {
-			return errors.Join(err, t.Detach(0))
-		}
-	}
-	return t.Detach(0)
 }

@@ -138,6 +138,9 @@ func (t *Thread) reap() {
 
 // Stop interrupts a running thread and waits until it is stopped. Signals that are delivered first are let through: the
 // thread is then stopped where its handler begins.
+//
+// Where the stop has made a system call answer EINTR, that is mended at once ([Regs.Cloak]), so that the thread goes on
+// well whoever lets it go, be it the kernel because we are dead.
 func (t *Thread) Stop(ctx context.Context) (Stop, error) {
 	if err := t.Interrupt(); err != nil {
 		return Stop{}, err
@@ -156,7 +159,7 @@ func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 		var sig syscall.Signal
 		switch s.Kind {
 		case Event, Clone, Syscall:
-			return s, nil
+			return s, t.cloak()
 		case Exited:
 			return s, t.fail("stop", ErrGone)
 		case Signal:
@@ -169,4 +172,13 @@ func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 			return s, err
 		}
 	}
+}
+
+// cloak mends the registers of a thread that has just stopped. Registers that cannot be read (a 32-bit thread's) are
+// left alone.
+func (t *Thread) cloak() error {
+	if err := t.Regs(&t.regs); err != nil || !t.regs.Cloak() {
+		return nil
+	}
+	return t.SetRegs(&t.regs)
 }

@@ -398,6 +398,9 @@ int main(void) {
 	sigset_t s;
 	sigemptyset(&s);
 	sigaddset(&s, SIGRTMIN);
+	// The kernel drops an ignored SIGCHLD when a child ends, unless the thread that forked it is traced just then
+	// (kernel/signal.c, sig_ignored): then another thread is woken for it, and may see EINTR. No tracer can help that.
+	sigaddset(&s, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, &s, 0);
 	for (int k = 0; k < count; k++)
 		if (workers[k].setup(&workers[k])) {

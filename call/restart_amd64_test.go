@@ -3,7 +3,6 @@ package call
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -42,9 +41,7 @@ func (tg *target) blockingAnswers() []blockingAnswer {
 // sleep too short; and the sleeps with a remaining time in the kernel may not start anew.
 func TestBlockingCalls(t *testing.T) {
 	ctx := deadline(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	rnd := newRand(t)
 	code := payload(t)
 	tg := start(t, compile(t, "blocking", "-lrt"))
 	a := tg.install(tg.plan(Options{}), code)
