@@ -314,7 +314,7 @@ func (p *patient) access(denied error) Check {
 		c.Fact = "the process has capabilities that heaptap has not"
 		c.WayRound = "sudo heaptap …; in a container --cap-add SYS_PTRACE"
 	case !capable && !p.facts.Dumpable:
-		c.Fact = "the process is not dumpable (PR_SET_DUMPABLE in prctl(2)): it changed its user or its program cannot be read"
+		c.Fact = "the process is not dumpable (prctl(2)): it changed its user, or its program cannot be read"
 		c.WayRound = "sudo heaptap …"
 	default:
 		c.Fact = "the kernel refuses access: " + denied.Error()

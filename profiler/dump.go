@@ -36,47 +36,8 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	}
 	d := &Dump{}
 	c := &agent.Capture{}
-	copyTables := func() error {
-		limit, err := t.tablesLimit(a)
-		if err != nil {
-			return err
-		}
-		return c.Copy(t.mem, a.tablesAt(), limit)
-	}
-	fault.Point("dump/begun")
-	if err := copyTables(); err != nil {
-		return nil, err
-	}
-	taken := time.Now()
-	if !o.NoPause {
-		plan, err := call.Prepare(t.proc, call.Options{})
-		if err != nil {
-			return nil, err
-		}
-		limit, err := t.tablesLimit(a)
-		if err != nil {
-			return nil, err
-		}
-		report, err := plan.Freeze(ctx, func() error {
-			fault.Point("dump/frozen")
-			taken = time.Now()
-			return c.Copy(t.mem, a.tablesAt(), limit)
-		})
-		if err != nil {
-			return nil, err
-		}
-		d.Pause = report.Pause
-		d.Notes = append(d.Notes, report.Notes...)
-	}
-	fault.Point("dump/copied")
-	limit, err := t.tablesLimit(a)
+	taken, err := t.capture(ctx, a, c, o, d)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.CopyNames(t.mem, a.tablesAt(), limit); err != nil {
-		return nil, err
-	}
-	if err := t.proc.Check(); err != nil {
 		return nil, err
 	}
 	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause}
@@ -86,6 +47,46 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	}
 	d.Took = time.Since(began)
 	return d, nil
+}
+
+// capture copies the tables and says when. What it cost goes to d.
+func (t *target) capture(ctx context.Context, a *placed, c *agent.Capture, o DumpOptions, d *Dump) (time.Time, error) {
+	var taken time.Time
+	limit, err := t.tablesLimit(a)
+	if err != nil {
+		return taken, err
+	}
+	copyTables := func() error {
+		taken = time.Now()
+		return c.Copy(t.mem, a.tablesAt(), limit)
+	}
+	fault.Point("dump/begun")
+	if err := copyTables(); err != nil {
+		return taken, err
+	}
+	if !o.NoPause {
+		plan, err := call.Prepare(t.proc, call.Options{})
+		if err != nil {
+			return taken, err
+		}
+		report, err := plan.Freeze(ctx, func() error {
+			fault.Point("dump/frozen")
+			return copyTables()
+		})
+		if err != nil {
+			return taken, err
+		}
+		d.Pause = report.Pause
+		d.Notes = append(d.Notes, report.Notes...)
+	}
+	fault.Point("dump/copied")
+	if limit, err = t.tablesLimit(a); err != nil {
+		return taken, err
+	}
+	if err := c.CopyNames(t.mem, a.tablesAt(), limit); err != nil {
+		return taken, err
+	}
+	return taken, t.proc.Check()
 }
 
 // tablesLimit bounds what may be copied: what the tables occupy, with room for what comes meanwhile.
