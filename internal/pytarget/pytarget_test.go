@@ -1,9 +1,11 @@
 package pytarget_test
 
 import (
+	"bufio"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -366,6 +368,69 @@ func TestTargetsEnd(t *testing.T) {
 	<-tg.Ended()
 	if err := unix.Kill(-tg.Pid(), 0); err != unix.ESRCH && !zombies(t, tg.Pid()) {
 		t.Errorf("the target's group %d is still there: %v", tg.Pid(), err)
+	}
+}
+
+// survivorEnv makes TestSurvivor start targets, tell their pids and wait to be killed.
+const survivorEnv = "PYTARGET_TEST_SURVIVOR"
+
+func TestSurvivor(t *testing.T) {
+	if os.Getenv(survivorEnv) == "" {
+		t.Skip("runs only as a part of TestTargetsDieWithTheTestProgram")
+	}
+	all := pytarget.Interpreters(t)
+	for _, o := range []pytarget.Options{{}, {Container: true}} {
+		// A sleeping target: one that reads requests would see their end.
+		tg := pytarget.Start(t, all[len(all)-1], "import pytarget, signal", o)
+		tg.Exec("pytarget.defer(signal.pause)")
+		fmt.Println("target", tg.Pid())
+	}
+	fmt.Println("all")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A test program that is killed, or that go test ends for its time limit, leaves no target behind.
+func TestTargetsDieWithTheTestProgram(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSurvivor$", "-test.v")
+	cmd.Env = append(os.Environ(), survivorEnv+"=1")
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pidfds []unix.PollFd
+	lines := bufio.NewScanner(output)
+	for lines.Scan() && lines.Text() != "all" {
+		var pid int
+		if n, _ := fmt.Sscanf(lines.Text(), "target %d", &pid); n == 1 {
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			pidfds = append(pidfds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	if len(pidfds) != 2 {
+		t.Fatalf("%d targets, want 2", len(pidfds))
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() // its end is what we asked for
+	for i := range pidfds {
+		const limit = 30000 // ms
+		if n, err := unix.Poll(pidfds[i:i+1], limit); n != 1 || err != nil {
+			t.Errorf("target %d lives on after its test program: %v", i, err)
+		}
 	}
 }
 
