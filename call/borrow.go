@@ -80,6 +80,7 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 		if s.thread, err = tracer.Seize(pl.process.Pid, tid, 0); err != nil {
 			return err
 		}
+		s.thread.Expect()
 		fault.Point("call/seized")
 		began := time.Now()
 		if _, err := s.thread.Stop(stopCtx); err != nil {

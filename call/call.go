@@ -35,6 +35,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/heaptap/heaptap/mem"
@@ -54,13 +55,15 @@ const defaultTimeout = 10 * time.Second
 // Plan is everything that could be prepared before stopping anything. It is good for many borrowings, one at a time,
 // and for the program that the process ran when it was prepared: after an exec, borrowing fails with [ErrChanged].
 type Plan struct {
-	process *proc.Process
-	opts    Options
-	memory  *proc.Mem
-	cave    cave
-	maps    []proc.Mapping
-	shelf   mem.Addr // dead bytes of a readable page with room for a frame, for threads without a usable stack; or 0
-	seccomp seccompState
+	process  *proc.Process
+	opts     Options
+	memory   *proc.Mem
+	cave     cave
+	maps     []proc.Mapping
+	stack    proc.Mapping // the first thread's
+	shelf    mem.Addr     // dead bytes of a readable page with room for a frame, for threads without a usable stack; or 0
+	seccomp  seccompState
+	features components
 }
 
 // Errors on which callers branch. They come wrapped, with the process.
@@ -79,7 +82,7 @@ func Prepare(p *proc.Process, opts Options) (*Plan, error) {
 	if opts.Timeout == 0 {
 		opts.Timeout = defaultTimeout
 	}
-	pl := &Plan{process: p, opts: opts}
+	pl := &Plan{process: p, opts: opts, features: cpuComponents()}
 	if err := pl.prepare(); err != nil {
 		return nil, fmt.Errorf("prepare process %d: %w", p.Pid, err)
 	}
@@ -93,6 +96,9 @@ func (pl *Plan) prepare() error {
 	}
 	if pl.maps, err = pl.process.Maps(); err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(pl.maps, func(m proc.Mapping) bool { return m.Path == "[stack]" }); i >= 0 {
+		pl.stack = pl.maps[i]
 	}
 	auxv, err := pl.process.Auxv()
 	if err != nil {

@@ -60,11 +60,11 @@ type frame struct {
 
 // buildFrame makes the frame that restores s, as high as possible below top. The stack pointer at the entry of
 // borrowed code is the frame's address: 8 more than a multiple of 16, as behind a call.
-func buildFrame(buf []byte, top mem.Addr, s *ptrace.State, sigreturn mem.Addr) (frame, error) {
+func buildFrame(buf []byte, top mem.Addr, s *ptrace.State, sigreturn mem.Addr, all *components) (frame, error) {
 	if len(s.XState) < xsaveEnd+64 || len(s.XState) > maxXState {
 		return frame{}, fmt.Errorf("extended state of %d bytes", len(s.XState))
 	}
-	image, features := frameImage(s.XState, cpuComponent)
+	image, features := frameImage(s.XState, all)
 	xsave := (top - mem.Addr(len(image)) - 8).AlignDown(64)
 	at := (xsave - frameSize - 8).AlignDown(16) + 8
 	f := frame{at: at, bytes: buf[:int(xsave-at)+len(image)+4]}

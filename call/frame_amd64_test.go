@@ -71,7 +71,8 @@ func fakeState(size int, xcr0, inUse uint64) *ptrace.State {
 func TestFrameLayout(t *testing.T) {
 	s := fakeState(2432, 0xe7, 0x7)
 	const top = mem.Addr(0x10000)
-	f, err := buildFrame(make([]byte, maxFrame), top, s, 0xabc)
+	avx512 := &components{2: {576, 256, false}, 5: {1088, 64, false}, 6: {1152, 512, false}, 7: {1408, 1024, false}}
+	f, err := buildFrame(make([]byte, maxFrame), top, s, 0xabc, avx512)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestFrameLayout(t *testing.T) {
 		}
 	}
 	for _, size := range []int{0, 575, maxXState + 8} {
-		if _, err := buildFrame(make([]byte, maxFrame), top, &ptrace.State{XState: make([]byte, size)}, 0); err == nil {
+		if _, err := buildFrame(make([]byte, maxFrame), top, &ptrace.State{XState: make([]byte, size)}, 0, avx512); err == nil {
 			t.Errorf("extended state of %d bytes was accepted", size)
 		}
 	}
@@ -102,11 +103,9 @@ func TestFrameLayout(t *testing.T) {
 
 // TestFrameImage has the components of a processor with AMX: tile configuration (17) and tile data (18).
 func TestFrameImage(t *testing.T) {
-	amx := func(feature int) component {
-		return map[int]component{
-			2: {576, 256, false}, 5: {1088, 64, false}, 6: {1152, 512, false}, 7: {1664, 1024, false},
-			9: {2688, 8, false}, 17: {2752, 64, false}, 18: {2816, 8192, true},
-		}[feature]
+	amx := &components{
+		2: {576, 256, false}, 5: {1088, 64, false}, 6: {1152, 512, false}, 7: {1664, 1024, false},
+		9: {2688, 8, false}, 17: {2752, 64, false}, 18: {2816, 8192, true},
 	}
 	const with, without = 0x602e7, 0x202e7
 	for _, c := range []struct {

@@ -22,12 +22,16 @@ const (
 
 var caveCode []byte
 
+type components struct{}
+
+func cpuComponents() components { return components{} }
+
 type frame struct {
 	at    mem.Addr
 	bytes []byte
 }
 
-func buildFrame([]byte, mem.Addr, *ptrace.State, mem.Addr) (frame, error) {
+func buildFrame([]byte, mem.Addr, *ptrace.State, mem.Addr, *components) (frame, error) {
 	return frame{}, ErrUnsupported
 }
 

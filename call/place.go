@@ -55,16 +55,10 @@ func (pl *Plan) findPlace(tid int, regs *ptrace.Regs, buf []byte) (region, bool)
 func (pl *Plan) ownStack(tid int, regs *ptrace.Regs) (m proc.Mapping, top mem.Addr, ok bool) {
 	sp, tp := regs.SP(), regs.ThreadPointer()
 	if tid == pl.process.Pid {
-		for _, m := range pl.maps {
-			if m.Path != "[stack]" {
-				continue
-			}
-			if m.Contains(sp) {
-				return m, sp, true
-			}
-			return m, m.End, true
+		if pl.stack.Contains(sp) {
+			return pl.stack, sp, true
 		}
-		return m, 0, false
+		return pl.stack, pl.stack.End, pl.stack.Size() > 0
 	}
 	m, ok = findMapping(pl.maps, tp)
 	if !ok || m.Inode != 0 || m.Shared || !m.Read || !m.Write || !m.Contains(sp) || sp >= tp {

@@ -195,7 +195,7 @@ func (s *Session) prepareFrame() error {
 	case s.memory == region{}:
 		return &NoPlaceError{s.Tid()}
 	}
-	f, err := buildFrame(s.frameBuf[:], s.memory.Hi, &s.state, s.plan.cave.sigreturn())
+	f, err := buildFrame(s.frameBuf[:], s.memory.Hi, &s.state, s.plan.cave.sigreturn(), &s.plan.features)
 	if err != nil {
 		return err
 	}

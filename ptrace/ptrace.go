@@ -39,6 +39,7 @@ type Tracer struct {
 	quit  chan struct{} // closed to end the goroutine
 	gone  chan struct{} // closed when the goroutine ends
 	once  sync.Once
+	files []int // closed at the end
 
 	// Operands of the waits.
 	signals uint64
@@ -68,8 +69,9 @@ func (t *Tracer) serve(ready chan<- struct{}) {
 		return
 	}
 	defer close(t.gone)
+	defer t.closeFiles()
 	t.tid = unix.Gettid()
-	t.blockChild()
+	t.signals = child
 	close(ready)
 	for {
 		select {
@@ -78,6 +80,12 @@ func (t *Tracer) serve(ready chan<- struct{}) {
 		case <-t.quit:
 			return
 		}
+	}
+}
+
+func (t *Tracer) closeFiles() {
+	for _, fd := range t.files {
+		unix.Close(fd)
 	}
 }
 
@@ -98,14 +106,6 @@ func (t *Tracer) MoveTo(cpu int) {
 
 // child is the signal set of SIGCHLD.
 const child uint64 = 1 << (unix.SIGCHLD - 1)
-
-// blockChild blocks SIGCHLD in this OS thread only, which nobody else will get: it ends with the tracer, and the
-// runtime starts no thread from one that is locked.
-func (t *Tracer) blockChild() {
-	t.signals = child
-	const sigBlock = 0
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&t.signals)), 0, 8, 0, 0)
-}
 
 // awaitChild sleeps until a SIGCHLD, or for the time given. It says nothing of why it woke. A SIGCHLD that was not
 // about a stop (of a child of this program) is passed on.

@@ -188,10 +188,18 @@ func TestErrors(t *testing.T) {
 			return nil
 		})
 
-		short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
-		defer cancel()
-		if stop, err := th.Wait(short); !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("wait for a thread that runs: %v, %v", stop, err)
+		for _, prepare := range []func(){func() {}, th.Expect} {
+			prepare()
+			for range 3 {
+				short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+				if stop, err := th.Wait(short); !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("wait for a thread that runs: %v, %v", stop, err)
+				}
+				cancel()
+				if stop, err := th.Wait(short); !errors.Is(err, ErrDeadline) {
+					t.Errorf("wait with a context that has ended: %v, %v", stop, err)
+				}
+			}
 		}
 
 		// The end of the target while it is stopped, and afterwards.

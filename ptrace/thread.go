@@ -23,6 +23,7 @@ type Thread struct {
 	Tid int
 
 	tracer *Tracer
+	pidfd  int // 0: none; see Expect
 	// Buffers of the calls made while the thread is stopped live here: no allocation then.
 	info waitInfo
 	iov  unix.Iovec

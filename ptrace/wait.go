@@ -3,6 +3,7 @@ package ptrace
 import (
 	"context"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -65,21 +66,66 @@ const (
 // Wait waits until the thread stops or ends. When ctx ends first it gives up with an error that wraps [ErrDeadline] and
 // the context's; the thread then still runs, and stays seized. A thread that had ended is an Exited stop and is no
 // longer traced.
-//
-// Between two questions it sleeps in rt_sigtimedwait for SIGCHLD, which the kernel sends to the very OS thread that
-// traces, and which that thread has blocked (see [Start]): a stop ends the sleep at once, without a signal handler
-// having to run, and a limit can be set, which waitid does not offer. Another OS thread takes the signal now and then,
-// when it arrives just before the sleep; then the limit of the sleep ends it, at first 50 microseconds.
 func (t *Thread) Wait(ctx context.Context) (Stop, error) {
-	for nap := firstNap; ; nap = min(2*nap, longestNap) {
-		s, err := t.poll()
+	s, err := t.poll(unix.WNOHANG)
+	if err == nil && s.Kind == 0 {
+		if t.pidfd > 0 {
+			s, err = t.block(ctx)
+		} else {
+			s, err = t.watch(ctx)
+		}
+	}
+	return s, t.fail("wait for", err)
+}
+
+// Expect prepares for waiting with as little delay as possible, for a thread that will be waited for often: the tracer
+// then sleeps in waitid itself, which hands the processor over directly. (Measured for one borrowed system call: 60
+// microseconds, against 70 to 180.) waitid has no time limit, and the runtime's signal handlers make the kernel restart
+// it; but a restarted one looks anew at whether its pidfd is non-blocking, and so can be ended. Kernels before 6.9 have
+// no pidfd of a thread: then Wait does without.
+func (t *Thread) Expect() {
+	if fd, err := unix.PidfdOpen(t.Tid, unix.PIDFD_THREAD); err == nil {
+		t.pidfd = fd
+		t.tracer.files = append(t.tracer.files, fd)
+	}
+}
+
+// block waits in waitid.
+func (t *Thread) block(ctx context.Context) (Stop, error) {
+	ended := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		unix.FcntlInt(uintptr(t.pidfd), unix.F_SETFL, unix.O_NONBLOCK)
+		unix.Tgkill(os.Getpid(), t.tracer.tid, unix.SIGURG)
+	})
+	defer func() {
+		if !cancel() {
+			<-ended
+			unix.FcntlInt(uintptr(t.pidfd), unix.F_SETFL, 0)
+		}
+	}()
+	for {
+		s, err := t.poll(0)
+		if err == unix.EAGAIN {
+			return Stop{}, fmt.Errorf("%w: %w", ErrDeadline, ctx.Err())
+		}
 		if err != nil || s.Kind != 0 {
-			return s, t.fail("wait for", err)
+			return s, err
 		}
-		if nap > firstNap && ctx.Err() != nil {
-			return Stop{}, t.fail("wait for", fmt.Errorf("%w: %w", ErrDeadline, ctx.Err()))
-		}
+	}
+}
+
+// watch asks again and again. Between two questions it sleeps in rt_sigtimedwait for SIGCHLD, which the kernel sends to
+// the very OS thread that traces, so that a stop mostly ends the sleep.
+func (t *Thread) watch(ctx context.Context) (Stop, error) {
+	for nap := firstNap; ; nap = min(2*nap, longestNap) {
 		t.tracer.awaitChild(nap)
+		if s, err := t.poll(unix.WNOHANG); err != nil || s.Kind != 0 {
+			return s, err
+		}
+		if ctx.Err() != nil {
+			return Stop{}, fmt.Errorf("%w: %w", ErrDeadline, ctx.Err())
+		}
 	}
 }
 
@@ -88,12 +134,19 @@ const (
 	longestNap = 2 * time.Millisecond
 )
 
-// poll asks once. A zero Stop means that the thread runs.
-func (t *Thread) poll() (Stop, error) {
+// poll asks once. With WNOHANG, a zero Stop means that the thread runs; without, it waits, and a zero Stop means to ask
+// again.
+func (t *Thread) poll(wait uintptr) (Stop, error) {
 	t.info = waitInfo{}
-	options := uintptr(unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WNOHANG | unix.WALL | unix.WNOTHREAD)
-	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid),
-		uintptr(unsafe.Pointer(&t.info)), options, 0, 0)
+	options := unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WALL | unix.WNOTHREAD | wait
+	var errno syscall.Errno
+	if wait == unix.WNOHANG {
+		_, _, errno = unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid),
+			uintptr(unsafe.Pointer(&t.info)), options, 0, 0)
+	} else { // not raw: while this sleeps, others may need the processor
+		_, _, errno = unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(t.pidfd),
+			uintptr(unsafe.Pointer(&t.info)), options, 0, 0)
+	}
 	switch {
 	case errno == unix.EINTR:
 		return Stop{}, nil
