@@ -43,7 +43,6 @@ const (
 	Raw             = 0x0
 	Realloc         = 0x2
 	ScaleBits       = 0xa
-	ScratchSize     = 0x20000
 	SizeBig         = 0xfff
 	SizeBits        = 0xc
 	SizeShift       = 0x19

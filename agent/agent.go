@@ -45,24 +45,6 @@ func Hook(img *inject.Image, domain, function int, sampled bool) (uint64, error)
 	return img.Symbol(name)
 }
 
-// SetupSymbol is the function that maps the agent's memory, run once in a borrowed thread: (tables size, 1 for
-// memfd_create or 0 for anonymous shared memory), returning 0 or what [SetupError] explains.
-const SetupSymbol = "ht_setup"
-
-// SetupError turns a failed setup's result into an error: -errno times 256, less the step's number.
-func SetupError(result int64) error {
-	if result == 0 {
-		return nil
-	}
-	steps := [...]string{1: "memfd_create", 2: "size the tables", 3: "map the tables",
-		4: "map the flag page", 5: "have the flag page wiped on fork"}
-	step, errno := -result&0xff, (-result)>>8
-	if step <= 0 || step >= int64(len(steps)) {
-		return fmt.Errorf("agent's setup returned %#x", result)
-	}
-	return fmt.Errorf("%s: %w", steps[step], errnoError(errno))
-}
-
 // bytesOf is the memory of a value whose type has no pointers.
 func bytesOf[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"syscall"
 )
 
 // ErrNoTables: what stands there are not the agent's tables.
@@ -24,5 +23,3 @@ func (e *BadTablesError) Error() string { return "agent's tables are damaged: " 
 func badTables(format string, args ...any) error {
 	return &BadTablesError{What: fmt.Sprintf(format, args...)}
 }
-
-func errnoError(n int64) error { return syscall.Errno(n) }

@@ -1,9 +1,11 @@
 package profiler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -95,6 +97,8 @@ func domainsOf(chosen []Domain) []Domain {
 	return []Domain{Raw, Mem, Obj}
 }
 
+const pageSize = 4096
+
 // placing is an agent on its way into a target.
 type placing struct {
 	t      *target
@@ -102,7 +106,6 @@ type placing struct {
 	in     *cpython.Interpreter
 	image  *inject.Image
 	header agent.Tables
-	memfd  bool
 	size   uint64 // of the reservation
 
 	base   mem.Addr
@@ -127,9 +130,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if err != nil {
 		return nil, err
 	}
-	nsPid := t.proc.Pid
-	if n := len(status.NSpid); n > 0 {
-		nsPid = status.NSpid[n-1]
+	nsPid, err := t.innermostPid()
+	if err != nil {
+		return nil, err
 	}
 	h := &pl.header
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
@@ -152,101 +155,83 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	return pl, nil
 }
 
-// planMemory decides how large the tables may be and what memory they are made of.
+// planMemory decides how large the tables may be.
 func (pl *placing) planMemory(status proc.Status) error {
-	limits, err := pl.t.proc.Limits()
-	if err != nil {
-		return err
-	}
-	const roomy = 64 << 30
-	budget := uint64(roomy)
-	if limits.AddressSpace != proc.Unlimited {
-		free := limits.AddressSpace - min(limits.AddressSpace, status.VmSize)
-		budget = min(budget, free/2)
-	}
-	ram, err := memoryTotal()
-	if err != nil {
-		return err
-	}
-	if budget < agent.MinTables+aroundTables+reserveModulus {
-		return &AddressSpaceError{Pid: pl.t.proc.Pid, Limit: limits.AddressSpace, Used: status.VmSize}
-	}
-	used := pl.header.Plan(budget-aroundTables-reserveModulus, ram, pl.header.Config.GranuleLog2)
-	// Round up to a size that is ours alone.
-	pl.size = used + aroundTables
-	pl.size += (reserveMark - pl.size%reserveModulus + reserveModulus) % reserveModulus
-	pl.header.Size = pl.size - aroundTables
-
-	need := map[uint64]string{unix.SYS_MMAP: "mmap", unix.SYS_MADVISE: "madvise", unix.SYS_MUNMAP: "munmap"}
-	for nr, name := range need {
+	for nr, name := range map[uint64]string{unix.SYS_MMAP: "mmap", unix.SYS_MADVISE: "madvise", unix.SYS_MUNMAP: "munmap"} {
 		if ok, known := pl.plan.Allowed(nr); known && !ok {
 			return &SeccompError{Pid: pl.t.proc.Pid, Call: name}
 		}
 	}
-	// A file size limit also holds for memfds, and breaking it is a signal.
-	pl.memfd = limits.FileSize == proc.Unlimited
-	for _, nr := range []uint64{unix.SYS_MEMFD_CREATE, unix.SYS_FTRUNCATE, unix.SYS_CLOSE} {
-		if ok, known := pl.plan.Allowed(nr); !ok || !known {
-			pl.memfd = false
-		}
+	limits, err := pl.t.proc.Limits()
+	if err != nil {
+		return err
 	}
+	machine, err := readMachine()
+	if err != nil {
+		return err
+	}
+	const roomy = 64 << 30
+	budget := min(roomy, machine.commit/2)
+	if limits.AddressSpace != proc.Unlimited {
+		budget = min(budget, (limits.AddressSpace-min(limits.AddressSpace, status.VmSize))/2)
+	}
+	if budget < agent.MinTables+agent.TablesOffset+reserveModulus {
+		return &AddressSpaceError{Pid: pl.t.proc.Pid, Limit: limits.AddressSpace, Used: status.VmSize}
+	}
+	used := pl.header.Plan(budget-agent.TablesOffset-reserveModulus, machine.ram, pl.header.Config.GranuleLog2)
+	// Round up to a size that is ours alone.
+	pl.size = used + agent.TablesOffset
+	pl.size += (reserveMark - pl.size%reserveModulus + reserveModulus) % reserveModulus
+	pl.header.Size = pl.size - agent.TablesOffset
 	return nil
 }
 
-// place maps the agent: the only time that a thread is borrowed.
+// place maps the agent's memory: the only time that a thread is borrowed, for four system calls and no code of ours.
+// The reservation is where the code will be; the tables come next, by which a later heaptap finds what was left half
+// done. They are shared memory without a name, since one from memfd_create would take three calls more.
 func (pl *placing) place(ctx context.Context) (call.Report, error) {
-	setup, err := pl.image.Symbol(agent.SetupSymbol)
-	if err != nil {
-		return call.Report{}, err
-	}
-	memfd := uint64(0)
-	if pl.memfd {
-		memfd = 1
-	}
 	return pl.plan.Borrow(ctx, func(s *call.Session) error {
+		const none = ^uint64(0)
 		base, err := s.Syscall(unix.SYS_MMAP, 0, pl.size, unix.PROT_READ|unix.PROT_EXEC,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, ^uint64(0), 0)
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, none, 0)
 		if err != nil {
 			return fmt.Errorf("reserve %d MiB of address space: %w", pl.size>>20, err)
 		}
 		pl.base = mem.Addr(base)
 		fault.Point("attach/reserved")
-		if err = pl.setUp(s, pl.base+mem.Addr(setup), memfd); err == nil {
-			return nil
+		flag, tables := base+agent.FlagOffset, base+agent.TablesOffset
+		for _, step := range []struct {
+			what string
+			nr   uint64
+			args []uint64
+		}{
+			{"tables", unix.SYS_MMAP, []uint64{tables, pl.header.Size, unix.PROT_READ | unix.PROT_WRITE,
+				unix.MAP_SHARED | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, none, 0}},
+			{"flag page", unix.SYS_MMAP, []uint64{flag, pageSize, unix.PROT_READ | unix.PROT_WRITE,
+				unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED, none, 0}},
+			{"flag page's mark to be wiped on fork", unix.SYS_MADVISE, []uint64{flag, pageSize, unix.MADV_WIPEONFORK}},
+		} {
+			if _, err := s.Syscall(step.nr, step.args...); err != nil {
+				err = fmt.Errorf("map the agent's %s: %w", step.what, err)
+				if _, undo := s.Syscall(unix.SYS_MUNMAP, base, pl.size); undo != nil {
+					err = &RestoreError{Pid: pl.t.proc.Pid, What: "the agent's reservation stays mapped", Err: errors.Join(undo, err)}
+				}
+				return err
+			}
+			fault.Point("attach/mapped")
 		}
-		if _, undo := s.Syscall(unix.SYS_MUNMAP, base, pl.size); undo != nil {
-			return &RestoreError{Pid: pl.t.proc.Pid, What: "the agent's reservation stays mapped", Err: errors.Join(undo, err)}
-		}
-		return err
+		return nil
 	})
-}
-
-// setUp fills the reservation.
-func (pl *placing) setUp(s *call.Session, setup mem.Addr, memfd uint64) error {
-	scratch := pl.base + mem.Addr(pl.size-agent.ScratchSize)
-	_, err := s.Syscall(unix.SYS_MMAP, uint64(scratch), agent.ScratchSize, unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED|unix.MAP_NORESERVE, ^uint64(0), 0)
-	if err != nil {
-		return fmt.Errorf("map memory for calls: %w", err)
-	}
-	s.UseMemory(scratch, agent.ScratchSize)
-	fault.Point("attach/scratch")
-	if err := pl.t.mem.WriteAt(pl.image.Text, pl.base); err != nil {
-		return err
-	}
-	fault.Point("attach/written")
-	result, err := s.Run(setup, pl.header.Size, memfd)
-	if err != nil {
-		return err
-	}
-	fault.Point("attach/mapped")
-	return agent.SetupError(int64(result))
 }
 
 // hook fills the tables and swaps the allocators' pointers. The target runs.
 func (pl *placing) hook(domains []Domain) error {
 	h, m := &pl.header, pl.t.mem
 	h.Image = uint64(pl.base)
+	if err := m.WriteAt(pl.image.Text, pl.base); err != nil {
+		return fmt.Errorf("write the agent's code: %w", err)
+	}
+	fault.Point("attach/written")
 	if err := pl.fillLedger(domains); err != nil {
 		return err
 	}
@@ -324,19 +309,35 @@ func writeState(m mem.Writer, base mem.Addr, state uint64) error {
 	return mem.PutU64(m, base+agent.TablesOffset+agent.StateOffset, state)
 }
 
-// memoryTotal is the machine's memory, bytes.
-func memoryTotal() (uint64, error) {
+// machine is what there is of memory, bytes.
+type machine struct {
+	ram    uint64
+	commit uint64 // that may still be promised, where the kernel promises no more than it has
+}
+
+func readMachine() (machine, error) {
+	m := machine{commit: math.MaxUint64}
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0, err
+		return m, err
 	}
-	_, rest, _ := strings.Cut(string(b), "MemTotal:")
-	f := strings.Fields(rest)
-	if len(f) == 0 {
-		return 0, errors.New("/proc/meminfo has no MemTotal")
+	value := func(key string) uint64 {
+		_, rest, _ := strings.Cut(string(b), key+":")
+		if f := strings.Fields(rest); len(f) > 0 && err == nil {
+			var kb uint64
+			kb, err = strconv.ParseUint(f[0], 10, 54)
+			return kb << 10
+		}
+		err = cmp.Or(err, fmt.Errorf("/proc/meminfo has no %s", key))
+		return 0
 	}
-	kb, err := strconv.ParseUint(f[0], 10, 54)
-	return kb << 10, err
+	m.ram = value("MemTotal")
+	const strict = "2" // Documentation/mm/overcommit-accounting.rst
+	if mode, err := os.ReadFile("/proc/sys/vm/overcommit_memory"); err == nil && strings.TrimSpace(string(mode)) == strict {
+		limit, used := value("CommitLimit"), value("Committed_AS")
+		m.commit = limit - min(limit, used)
+	}
+	return m, err
 }
 
 func describe(in *cpython.Interpreter) Python {

@@ -17,9 +17,6 @@ import (
 const (
 	reserveModulus = 16 << 20
 	reserveMark    = 0x7a9000
-
-	// aroundTables is what the reservation has beside the tables.
-	aroundTables = agent.TablesOffset + agent.ScratchSize
 )
 
 // target is a process that is being worked on.
@@ -68,6 +65,7 @@ type placed struct {
 	header *agent.Tables // nil where it was never written
 	err    error         // why the header cannot be used, for example another version's
 	active bool          // the flag page's word
+	forked bool          // the tables are those of the process that this one was forked from
 }
 
 func (a *placed) tablesAt() mem.Addr { return a.image + agent.TablesOffset }
@@ -78,10 +76,10 @@ func (a *placed) state() State {
 	switch {
 	case a.header == nil:
 		return Incomplete
+	case a.forked:
+		return Forked
 	case a.header.State == agent.StateTracking && a.active:
 		return Tracking
-	case a.header.State == agent.StateTracking:
-		return Forked
 	case a.header.State == agent.StatePassive:
 		return Passive
 	}
@@ -98,11 +96,8 @@ func (t *target) locate() ([]*placed, error) {
 	for _, m := range maps {
 		switch {
 		case isTables(m):
-			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + aroundTables, tables: m}
+			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + agent.TablesOffset, tables: m}
 			h, err := agent.ReadHeader(t.mem, m.Start)
-			if errors.Is(err, agent.ErrNoTables) && m.Path != tablesName {
-				continue // somebody else's shared memory
-			}
 			var other *agent.OtherVersionError
 			if errors.As(err, &other) {
 				a.err = &OtherVersionError{Pid: t.proc.Pid, Have: other.Have, Want: other.Want}
@@ -112,32 +107,55 @@ func (t *target) locate() ([]*placed, error) {
 				if flag, err := mem.U32(t.mem, a.flagAt()); err == nil {
 					a.active = flag != 0
 				}
+				if a.forked, err = t.inherited(a); err != nil {
+					return nil, err
+				}
 			}
 			found = append(found, a)
 		case isReservation(m):
-			a := &placed{image: m.Start, size: m.Size()}
-			if a.size%reserveModulus != reserveMark {
-				a.size += agent.ScratchSize // which is mapped already
-			}
-			found = append(found, a)
+			found = append(found, &placed{image: m.Start, size: m.Size()})
 		}
 	}
 	return found, nil
 }
 
-const tablesName = "/memfd:heaptap"
-
-// isTables reports whether a mapping may hold the agent's tables.
-func isTables(m proc.Mapping) bool {
-	return m.Shared && (m.Path == tablesName || m.Path == "/dev/zero") &&
-		(m.Size()+aroundTables)%reserveModulus == reserveMark
+// inherited reports whether an agent came with a fork: its hooks are the target's own, its tables are shared with the
+// process that they were made for. That one has another pid or began at another time, and its flag page is wiped here.
+// (What the tables say of their state is of no use: it is the other process's.)
+func (t *target) inherited(a *placed) (bool, error) {
+	if a.active {
+		return false, nil
+	}
+	pid, err := t.innermostPid()
+	return uint64(pid) != uint64(a.header.Config.Pid) || a.header.OwnerStart != t.proc.StartTicks(), err
 }
 
-// isReservation reports whether a mapping is a reservation in which nothing, or only the scratch region, was placed.
+// innermostPid is the target's pid as it sees it itself.
+func (t *target) innermostPid() (int, error) {
+	status, err := t.proc.Status(t.proc.Pid)
+	if err != nil {
+		return 0, err
+	}
+	if n := len(status.NSpid); n > 0 {
+		return status.NSpid[n-1], nil
+	}
+	return t.proc.Pid, nil
+}
+
+// tablesName is how the kernel names shared memory without a name.
+const tablesName = "/dev/zero"
+
+// isTables reports whether a mapping holds the agent's tables, written or not: shared memory without a name, of a size
+// that is ours alone.
+func isTables(m proc.Mapping) bool {
+	return m.Shared && m.Path == tablesName && m.Deleted && m.Size() > agent.MinTables &&
+		(m.Size()+agent.TablesOffset)%reserveModulus == reserveMark
+}
+
+// isReservation reports whether a mapping is a reservation in which nothing was placed.
 func isReservation(m proc.Mapping) bool {
-	rest := m.Size() % reserveModulus
 	return m.Inode == 0 && !m.Shared && m.Exec && !m.Write && m.Size() > agent.MinTables &&
-		(rest == reserveMark || rest == reserveMark-agent.ScratchSize)
+		m.Size()%reserveModulus == reserveMark
 }
 
 // tracked returns the agent that tracks the target, or that would if it were whole.
@@ -160,7 +178,9 @@ func (t *target) tracked() (*placed, error) {
 
 func rank(a *placed) int {
 	switch a.state() {
-	case Tracking, Forked:
+	case Tracking:
+		return 3
+	case Forked:
 		return 2
 	case Passive:
 		return 0

@@ -9,7 +9,6 @@
  *   TEXT_OFFSET     code and constants, r-x, private
  *   FLAG_OFFSET     one page, rw, private, MADV_WIPEONFORK: zero in a forked child
  *   TABLES_OFFSET   struct ht_tables and behind it the windows that it names, rw, shared
- *   behind these    SCRATCH_SIZE bytes for the stack and signal frames of calls made by the tracer, rw, private
  *
  * Concurrency: a struct ht_thread, the nodes below its root and its hash table are written by that thread only. Words
  * of the live map are single 8-byte stores. What is shared (bump counters, code table) says how it is guarded.
@@ -30,7 +29,6 @@ typedef long long s64;
 enum {
 	HT_TEXT_OFFSET = 0,
 	HT_FLAG_OFFSET = 0x10000,
-	HT_SCRATCH_SIZE = 0x20000,
 	HT_TABLES_OFFSET = 0x100000,
 };
 

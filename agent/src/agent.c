@@ -5,7 +5,7 @@
  * target's and calls nothing of it but the allocators it stands in front of and the pure getters that the tracer
  * named. One translation unit, so that a hook is one function in the end. What the data looks like is in abi.h.
  *
- * setup.h puts the memory in place; hooks.h is entered by the target; walk.h finds the Python stack, code.h names what
+ * hooks.h is entered by the target; walk.h finds the Python stack, code.h names what
  * is on it, live.h notes the block; threads.h, clock.h and sample.h serve them.
  */
 #include "base.h"
@@ -16,5 +16,4 @@
 #include "code.h"
 #include "walk.h"
 #include "hooks.h"
-#include "setup.h"
 
