@@ -12,6 +12,11 @@ import (
 
 // until waits for what no pipe can tell, a state that only the kernel knows, by looking at it again and again.
 func until(tg *Target, what string, seen func() (bool, error)) error {
+	return within(tg, patience, what, seen)
+}
+
+// within is until with another limit.
+func within(tg *Target, patience time.Duration, what string, seen func() (bool, error)) error {
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	limit := time.NewTimer(patience)
