@@ -1,10 +1,12 @@
 package profiler
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,8 +62,7 @@ func Repair(ctx context.Context, pid int) (*Detachment, error) {
 		return nil, fmt.Errorf("process %d: %w", pid, ErrNotTracked)
 	}
 	sum := &Detachment{Unmapped: true}
-	// The last placed may be in front of the others.
-	for _, a := range all {
+	for _, a := range frontFirst(all) {
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -79,11 +80,39 @@ func Repair(ctx context.Context, pid int) (*Detachment, error) {
 	return sum, nil
 }
 
+// frontFirst orders agents so that one that calls another, since it was placed while the other was there, comes before
+// it.
+func frontFirst(all []*placed) []*placed {
+	var ordered []*placed
+	for rest := slices.Clone(all); len(rest) > 0; {
+		i := max(slices.IndexFunc(rest, func(a *placed) bool { return calledBy(a, rest) == nil }), 0)
+		ordered = append(ordered, rest[i])
+		rest = slices.Delete(rest, i, i+1)
+	}
+	return ordered
+}
+
+// calledBy returns another agent that passes calls on to a, or nil.
+func calledBy(a *placed, all []*placed) *placed {
+	from, to := a.text()
+	for _, other := range all {
+		if other.image == a.image || other.header == nil {
+			continue
+		}
+		for _, e := range other.header.Ledger {
+			if old := mem.Addr(e.Old); e.Kind != agent.LedgerFree && old >= from && old < to {
+				return other
+			}
+		}
+	}
+	return nil
+}
+
 // remove takes one agent out of the target.
 func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	d := &Detachment{}
 	// A forked child shares its parent's tables: they are not its to write.
-	own := a.header != nil && a.state() != Forked
+	own := a.header != nil && !a.forked
 	if a.header != nil {
 		if own {
 			if err := writeState(t.mem, a.image, agent.StateUnhooking); err != nil {
@@ -106,7 +135,7 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 		}
 		return d, nil
 	}
-	user, err := t.pointsInto(a)
+	user, err := t.pointsInto(a, len(d.Foreign) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -158,12 +187,22 @@ func hookName(e agent.Ledger) string {
 	return "allocator " + agent.DomainNames[d] + "." + agent.FunctionNames[f]
 }
 
+func (a *placed) contains(at mem.Addr) bool { return at >= a.image && at < a.image+mem.Addr(a.size) }
+
 // text is the range of the agent's code.
 func (a *placed) text() (from, to mem.Addr) { return a.image, a.image + agent.FlagOffset }
 
-// pointsInto looks for words that lead into the agent in the writable data of loaded modules, where other tools keep
-// the allocators that they wrapped, and names the first module that has one.
-func (t *target) pointsInto(a *placed) (string, error) {
+// pointsInto looks for words that lead into the agent, and names what has the first one: another agent that was placed
+// in front of it, or the writable data of a loaded module, where other tools keep the allocators that they wrapped. When
+// somebody has taken the place of hooks, all private memory is searched, since what was there before may be kept anywhere.
+func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
+	all, err := t.locate()
+	if err != nil {
+		return "", err
+	}
+	if calledBy(a, all) != nil {
+		return "another agent of heaptap", nil
+	}
 	modules, err := dso.Modules(t.proc, t.mem)
 	if err != nil {
 		return "", err
@@ -173,26 +212,39 @@ func (t *target) pointsInto(a *placed) (string, error) {
 		return "", err
 	}
 	from, to := a.text()
-	var buf []byte
-	for _, m := range modules {
-		for _, mp := range maps {
-			if !mp.Write || mp.Shared || mp.End <= m.Start || mp.Start >= m.End {
-				continue
-			}
-			n := int(min(mp.Size(), 64<<20))
-			if cap(buf) < n {
-				buf = make([]byte, n)
-			}
-			buf = buf[:n]
-			if err := t.mem.ReadAt(buf, mp.Start); err != nil {
+	buf := make([]byte, scanChunk)
+	for _, mp := range maps {
+		if !mp.Write || mp.Shared || a.contains(mp.Start) || mp.Path == "[stack]" {
+			continue
+		}
+		name := moduleIn(modules, mp)
+		if name == "" && !everywhere {
+			continue
+		}
+		for at := mp.Start; at < mp.End; at += scanChunk {
+			b := buf[:min(uint64(mp.End-at), scanChunk)]
+			if err := t.mem.ReadAt(b, at); err != nil {
 				continue // unmapped meanwhile
 			}
-			if at := findWord(buf, 0, from, to); at >= 0 {
-				return fmt.Sprintf("a word of %s (at %v)", m.Path, mp.Start+mem.Addr(at)), nil
+			if i := findWord(b, 0, from, to); i >= 0 {
+				return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at+mem.Addr(i)), nil
 			}
 		}
 	}
 	return "", nil
+}
+
+// scanChunk is how much is read at once in search of a word.
+const scanChunk = 1 << 20
+
+// moduleIn is the path of the loaded module to which a mapping belongs, or "".
+func moduleIn(modules []*dso.Module, mp proc.Mapping) string {
+	for _, m := range modules {
+		if mp.End > m.Start && mp.Start < m.End {
+			return m.Path
+		}
+	}
+	return ""
 }
 
 // findWord returns the offset in b, from start on, of the first aligned word whose value lies in [from, to), or -1.
@@ -250,7 +302,7 @@ func (t *target) unmap(ctx context.Context, a *placed, d *Detachment) (bool, err
 // its thread's depth set, so that a return address on a stack matters only then (others are what earlier calls left in
 // unused slots); and a signal handler that interrupted the agent has its program counter in a signal frame.
 func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
-	if a.header != nil {
+	if a.header != nil && !a.forked { // a child's hooks call nothing, and the records are its parent's
 		records, err := agent.ReadThreads(t.mem, a.tablesAt(), a.header)
 		if err != nil {
 			return false, err
@@ -276,8 +328,8 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 			continue // a thread without a stack has nowhere to return to
 		}
 		sp := th.SP &^ 7
-		b := buf[:min(uint64(stack.End-sp), scanStack)]
-		if err := t.mem.ReadAt(b, sp); err != nil {
+		b, err := readable(t.mem, buf[:min(uint64(stack.End-sp), scanStack)], sp)
+		if err != nil {
 			return false, err
 		}
 		for at := findWord(b, 0, from, to); at >= 0; at = findWord(b, at+8, from, to) {
@@ -287,6 +339,18 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// readable fills b from a on as far as memory can be read there, and returns what it filled. A stack can end within its
+// mapping, at the guard pages of the stack above it (MADV_GUARD_INSTALL, Linux 6.13, in glibc since 2.42): they belong to
+// no thread's live frames and cannot be read.
+func readable(m mem.Reader, b []byte, a mem.Addr) ([]byte, error) {
+	err := m.ReadAt(b, a)
+	var fault *mem.Fault
+	if errors.As(err, &fault) && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT)) {
+		return b[:fault.Addr-a], nil
+	}
+	return b, err
 }
 
 func mappingAt(maps []proc.Mapping, a mem.Addr) (proc.Mapping, bool) {
