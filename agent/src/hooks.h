@@ -33,7 +33,7 @@ INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
 {
 	if (CFG->sample_bytes && !sample_here(t, domain, size))
 		return;
-	u32 node = stack_now(t);
+	u32 node = stack_now(t, domain);
 	if (unlikely(!live_set(p, size, node, domain, epoch_now()))) {
 		t->lost++;
 		return;

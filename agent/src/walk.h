@@ -281,10 +281,16 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 
 INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 
-/* The thread state that belongs to the calling thread, or 0. */
-INLINE u64 own_tstate(void)
+/*
+ * The thread state that belongs to the calling thread, or 0. Who holds the GIL is looked up where the interpreter looks
+ * itself. A raw block may be allocated without it, when that variable may name another thread's state, which can be
+ * freed while we look at it: then the thread's own state is asked for.
+ */
+INLINE u64 own_tstate(u32 domain)
 {
 	u64 ts;
+	if (unlikely(domain == HT_RAW))
+		return call0(CFG->this_tstate);
 	if (likely(CFG->tstate_kind == HT_TSTATE_VARIABLE))
 		ts = peek64(CFG->current_tstate);
 	else if (CFG->tstate_kind == HT_TSTATE_LOCAL)
@@ -303,9 +309,9 @@ INLINE u64 current_frame(u64 ts)
 }
 
 /* The calling thread's stack. */
-INLINE u32 stack_now(struct ht_thread *t)
+INLINE u32 stack_now(struct ht_thread *t, u32 domain)
 {
-	u64 ts = own_tstate();
+	u64 ts = own_tstate(domain);
 	if (unlikely(!ts))
 		return t->root;
 	u64 id = CFG->tstate_id >= 0 ? peek64(ts + (u32)CFG->tstate_id) : 0;
