@@ -186,7 +186,7 @@ func (pl *placing) planMemory(status proc.Status) error {
 	return nil
 }
 
-// place maps the agent's memory: the only time that a thread is borrowed, for four system calls and no code of ours.
+// place maps the agent's memory: the only time that a thread is borrowed, for five system calls and no code of ours.
 // The reservation is where the code will be; the tables come next, by which a later heaptap finds what was left half
 // done. They are shared memory without a name, since one from memfd_create would take three calls more.
 func (pl *placing) place(ctx context.Context) (call.Report, error) {
@@ -207,6 +207,9 @@ func (pl *placing) place(ctx context.Context) (call.Report, error) {
 		}{
 			{"tables", unix.SYS_MMAP, []uint64{tables, pl.header.Size, unix.PROT_READ | unix.PROT_WRITE,
 				unix.MAP_SHARED | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, none, 0}},
+			// A core dump would bring every page of the reservation into being.
+			{"tables' mark to be left out of core dumps", unix.SYS_MADVISE,
+				[]uint64{tables, pl.header.Size, unix.MADV_DONTDUMP}},
 			{"flag page", unix.SYS_MMAP, []uint64{flag, pageSize, unix.PROT_READ | unix.PROT_WRITE,
 				unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED, none, 0}},
 			{"flag page's mark to be wiped on fork", unix.SYS_MADVISE, []uint64{flag, pageSize, unix.MADV_WIPEONFORK}},
