@@ -32,16 +32,11 @@ import (
 // an agent that [Detach] or [Repair] removes.
 func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) {
 	began := time.Now()
-	t, err := open(pid)
+	t, err := openLocked(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	unlock, err := t.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 
 	already, err := t.alreadyTracked()
 	if err != nil || already != nil {

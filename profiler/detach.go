@@ -24,16 +24,11 @@ import (
 // it. Where something in the target still points to the agent (another tool wrapped our hooks), the agent stays as a
 // pass-through, and the result says so.
 func Detach(ctx context.Context, pid int) (*Detachment, error) {
-	t, err := open(pid)
+	t, err := openLocked(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	unlock, err := t.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	a, err := t.tracked()
 	if err != nil {
 		return nil, err
@@ -44,16 +39,11 @@ func Detach(ctx context.Context, pid int) (*Detachment, error) {
 // Repair takes out whatever heaptap left in the process: agents of attaches and detaches that were cut short, and
 // pass-throughs that nothing needs any more. It also ends tracking.
 func Repair(ctx context.Context, pid int) (*Detachment, error) {
-	t, err := open(pid)
+	t, err := openLocked(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	unlock, err := t.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	all, err := t.locate()
 	if err != nil {
 		return nil, err

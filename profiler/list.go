@@ -126,7 +126,7 @@ func (l *lister) tracking(p *proc.Process, c *Candidate) error {
 	if err != nil {
 		return err
 	}
-	a, err := (&target{p, m}).tracked()
+	a, err := (&target{proc: p, mem: m}).tracked()
 	if errors.Is(err, ErrNotTracked) {
 		return nil
 	}

@@ -21,8 +21,9 @@ const (
 
 // target is a process that is being worked on.
 type target struct {
-	proc *proc.Process
-	mem  *proc.Mem
+	proc   *proc.Process
+	mem    *proc.Mem
+	unlock func() // where it is locked
 }
 
 func open(pid int) (*target, error) {
@@ -38,10 +39,28 @@ func open(pid int) (*target, error) {
 		p.Close()
 		return nil, err
 	}
-	return &target{p, m}, nil
+	return &target{proc: p, mem: m}, nil
 }
 
-func (t *target) close() { t.proc.Close() }
+// openLocked is open for those who change the target.
+func openLocked(pid int) (*target, error) {
+	t, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if t.unlock, err = t.lock(); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *target) close() {
+	if t.unlock != nil {
+		t.unlock()
+	}
+	t.proc.Close()
+}
 
 // lock keeps other heaptaps off this target until the returned function is called or this process ends. It is the
 // kernel's lock on a name, so that nothing is left behind; a heaptap in another network namespace is not seen.
