@@ -146,6 +146,13 @@ func (tg *target) recover(a arena, tid int) (orphans int) {
 	return len(report.Notes)
 }
 
+// settled is the health of a target whose threads have all come to what they do: testdata/regs.c, after an answer.
+func (tg *target) settled() health {
+	tg.t.Helper()
+	tg.do("check")
+	return tg.health()
+}
+
 func (tg *target) sound(before health) {
 	tg.t.Helper()
 	if answer := tg.do("check"); !strings.Contains(answer, " bad 0 ") {
@@ -205,7 +212,7 @@ func TestKillAtEachPoint(t *testing.T) {
 				}
 			}
 			tg.recover(a, tid)
-			before := tg.health()
+			before := tg.settled()
 			for _, name := range names {
 				for hit := 1; hit <= 3; hit++ { // the points of commits are hit several times in one borrowing
 					tg.killed(tg.tracer(c.how, a, tid, fmt.Sprintf("%s=%s#%d=kill", fault.Env, name, hit)))
@@ -227,7 +234,7 @@ func TestErrorAtCommit(t *testing.T) {
 	tg := start(t, bin)
 	a := tg.install(tg.plan(Options{}), payload(t))
 	tid := tg.second()
-	before := tg.health()
+	before := tg.settled()
 	for hit := 1; hit <= 3; hit++ {
 		cmd := tg.tracer("borrow", a, tid, fmt.Sprintf("%s=call/committing#%d=error", fault.Env, hit))
 		var exit *exec.ExitError
@@ -277,7 +284,7 @@ func TestKillAtRandom(t *testing.T) {
 	a := tg.install(tg.plan(Options{}), payload(t))
 	tids := []int{tg.second()}
 	tg.recover(a, tids[0])
-	before := tg.health()
+	before := tg.settled()
 	n := 120 * soak(t)
 	orphans := tg.killAtRandom(newRand(t), n, a, []string{"borrow", "borrow", "all"}, tids, func() { tg.sound(before) })
 	t.Logf("%d kills, %d threads were left in borrowed code", n, orphans)

@@ -380,7 +380,7 @@ func TestFaults(t *testing.T) {
 			tid := tg.second()
 			a := tg.install(tg.plan(Options{}), c.code)
 			pl := tg.plan(Options{Tid: tid, Timeout: 20 * time.Millisecond})
-			before := tg.health()
+			before := tg.settled()
 			for i := range 20 {
 				_, err := pl.Borrow(ctx, func(s *Session) error {
 					s.UseMemory(a.data, a.size)
@@ -418,7 +418,7 @@ func TestOrphan(t *testing.T) {
 	tg := start(t, compile(t, "regs", "-mno-red-zone"))
 	a := tg.install(tg.plan(Options{}), []byte{0x48, 0x83, 0x3f, 0x00, 0x74, 0xfa, 0xc3})
 	pl := tg.plan(Options{Tid: tg.second()})
-	before := tg.health()
+	before := tg.settled()
 	_, err := pl.Borrow(ctx, func(s *Session) error {
 		s.UseMemory(a.data+4096, a.size-4096)
 		if err := s.prepareFrame(); err != nil {

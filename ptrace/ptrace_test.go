@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,8 +83,23 @@ func on(t *testing.T, fn func(*Tracer, context.Context) error) {
 	}
 }
 
+// awaitCall waits until the first thread is blocked in a system call.
+func (p *program) awaitCall(nr int) {
+	p.t.Helper()
+	for p.t.Context().Err() == nil {
+		b, err := os.ReadFile(p.proc.Path("syscall"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if strings.HasPrefix(string(b), strconv.Itoa(nr)+" ") {
+			return
+		}
+	}
+}
+
 func TestStopAndRestore(t *testing.T) {
 	p := start(t, "waits.c")
+	p.awaitCall(unix.SYS_READ)
 	on(t, func(tracer *Tracer, ctx context.Context) error {
 		th, err := tracer.Seize(p.proc.Pid, p.proc.Pid, 0)
 		if err != nil {
