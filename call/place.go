@@ -1,6 +1,9 @@
 package call
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 	"github.com/heaptap/heaptap/ptrace"
@@ -8,43 +11,50 @@ import (
 
 const (
 	// placeSize is the room taken on a borrowed thread's own stack: a frame, and below it space for a signal handler,
-	// should one run before the signals are blocked and we are dead.
+	// should one run before the signals are blocked and we are dead. Places are aligned to it.
 	placeSize = 8 * pageSize
-	// searchSize is how far below the stack pointer a place is looked for.
-	searchSize = 1 << 20
+	// placeDepth is how far below the stack pointer a place is looked for.
+	placeDepth = 1 << 20
 )
 
-// findPlace finds memory for the first frame of a stopped thread: pages of its own stack, far below the stack pointer,
-// that were never touched. No other thread uses those, and no handler's or coroutine's frame can be in them. Where it
-// has no such pages, the second result is false.
+// placeMark is at the upper end of a place that has been used, so that it is used again: else each borrowing would
+// touch further pages of the target's stack.
+var placeMark = []byte("heaptap's place\x00")
+
+// findPlace finds memory for the first frame of a stopped thread: pages of its own stack, below the stack pointer, that
+// were never touched, or only by an earlier borrowing. No other thread uses those, and no handler's or coroutine's frame
+// can be in them. Where it has no such pages, the second result is false.
 func (pl *Plan) findPlace(tid int, regs *ptrace.Regs, buf []byte) (region, bool) {
 	m, top, ok := pl.ownStack(tid, regs)
-	if !ok {
+	if !ok || top < m.Start+2*pageSize {
 		return region{}, false
 	}
-	top = top.AlignDown(pageSize)
+	hi := (top - pageSize).AlignDown(placeSize) // a page is more than the red zone
 	low := m.Start + pageSize
-	if top > low+searchSize {
-		low = top - searchSize
+	if hi > low+placeDepth {
+		low = hi - placeDepth
 	}
-	if top < low+placeSize {
-		return region{}, false
-	}
-	touched, err := pl.memory.Touched(low, int((top-low)/pageSize), buf)
-	if err != nil {
-		return region{}, false
-	}
-	free := 0
-	for i := len(touched) - 1; i >= 0; i-- {
-		if free++; touched[i] {
-			free = 0
-		}
-		if free == placeSize/pageSize {
-			lo := low + mem.Addr(i*pageSize)
-			return region{lo, lo + placeSize}, true
+	for ; hi >= low+placeSize; hi -= placeSize {
+		if pl.usablePlace(hi, buf) {
+			return region{hi - placeSize, hi - mem.Addr(len(placeMark))}, true
 		}
 	}
 	return region{}, false
+}
+
+// usablePlace reports whether the place that ends at hi is marked as one, or untouched; then it marks it.
+func (pl *Plan) usablePlace(hi mem.Addr, buf []byte) bool {
+	const pages = placeSize / pageSize
+	touched, err := pl.memory.Touched(hi-placeSize, pages, buf)
+	if err != nil {
+		return false
+	}
+	at := hi - mem.Addr(len(placeMark))
+	if touched[pages-1] {
+		mark := buf[:len(placeMark)]
+		return pl.memory.ReadAt(mark, at) == nil && bytes.Equal(mark, placeMark)
+	}
+	return !slices.Contains(touched, true) && pl.memory.WriteAt(placeMark, at) == nil
 }
 
 // ownStack finds the mapping of the thread's own stack, and where in it the stack may be in use from: the stack

@@ -37,7 +37,7 @@ type Session struct {
 	scratch  [maxXState]byte
 	frameBuf [maxFrame]byte
 	undoBuf  [maxFrame]byte
-	pageBuf  [8 * searchSize / pageSize]byte
+	pageBuf  [8 * placeSize / pageSize]byte
 	recBuf   [recordSize]byte
 	regs     ptrace.Regs
 	signal   ptrace.SignalInfo

@@ -70,6 +70,54 @@ func TestGoTarget(t *testing.T) {
 	tg.finish()
 }
 
+// TestPlace borrows each thread often, from its own stack: the target may not pay with memory for each time.
+func TestPlace(t *testing.T) {
+	ctx := deadline(t)
+	tg := start(t, compile(t, "threads"), "3", "compute")
+	tids, err := tg.proc.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	touched := func() (n int) {
+		t.Helper()
+		st, err := tg.proc.Status(tg.proc.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(st.VmRSS / pageSize)
+	}
+	places := make(map[mem.Addr]bool)
+	borrow := func(tid int) {
+		pl := tg.plan(Options{Tid: tid})
+		pl.shelf = 0 // nowhere else
+		_, err := pl.Borrow(ctx, func(s *Session) error {
+			_, err := s.Syscall(unix.SYS_GETPPID)
+			places[s.frame.at.AlignDown(pageSize)] = true
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tid := range tids {
+		borrow(tid)
+	}
+	before := touched()
+	for range 200 {
+		for _, tid := range tids {
+			borrow(tid)
+		}
+	}
+	const kernelBatch = 256 // counts per processor are summed up late
+	if after := touched(); after > before+kernelBatch {
+		t.Errorf("resident pages went from %d to %d", before, after)
+	}
+	if len(places) != len(tids) {
+		t.Errorf("%d places for %d threads", len(places), len(tids))
+	}
+	tg.finish()
+}
+
 func TestVforkParent(t *testing.T) {
 	ctx := deadline(t)
 	tg := start(t, compile(t, "states"), "vfork")
