@@ -275,7 +275,7 @@ func (p *patient) tracked() Check {
 	if err != nil {
 		return Check{"tracked", Warns, err.Error(), ""}
 	}
-	a, err := (&target{p.Process, m}).tracked()
+	a, err := (&target{proc: p.Process, mem: m}).tracked()
 	switch {
 	case errors.Is(err, ErrNotTracked):
 	case err != nil:
