@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 			"heaptap attach 4711", "start tracking, at once",
 			"heaptap dump 4711 -o now.pb.gz", "take a snapshot, tracking goes on",
 			"heaptap report now.pb.gz", "where the live memory was allocated",
-			"heaptap detach 4711", "leave no trace"),
+			"heaptap detach 4711", "stop tracking"),
 		Version:           version(),
 		Args:              a.rootArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },

@@ -13,7 +13,7 @@ import (
 func (a *app) detachCommand() *cobra.Command {
 	return a.endCommand(ending{
 		use:   "detach PID",
-		short: "Stop tracking and leave no trace",
+		short: "Stop tracking and take the agent out",
 		long: "Stops tracking: puts back every word that was hooked, takes the agent out of the\n" +
 			"process and checks that all is as it was. What was counted is gone then: take a\n" +
 			"last `heaptap dump` before.",

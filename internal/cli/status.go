@@ -95,7 +95,9 @@ func (a *app) showNumbers(s *profiler.Status) {
 
 	fmt.Fprintln(a.Stdout)
 	facts := grid{align: []align{right, left}}
-	facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before the attach")
+	if s.SampleBytes == 0 { // when sampling, most blocks are not seen, and nobody counts
+		facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before the attach")
+	}
 	if s.Lost > 0 {
 		facts.add(countText(s.Lost), "allocations NOT recorded, since a table was full")
 	}
