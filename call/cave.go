@@ -66,8 +66,8 @@ type record struct {
 	Region [2]region
 }
 
-// region is [Lo, Hi) of the target's memory. In a record it is all that a borrowed thread's stack pointer may be at: the
-// stack, the frame's first word, and the place behind it, where the stack pointer is at rt_sigreturn.
+// region is [Lo, Hi) of the target's memory. In a record it is all that a borrowed thread's stack pointer may be at:
+// the stack, the frame's first word, and the place behind it, where the stack pointer is at rt_sigreturn.
 type region struct{ Lo, Hi mem.Addr }
 
 func (r region) contains(a mem.Addr) bool { return r.Lo <= a && a < r.Hi }

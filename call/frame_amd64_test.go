@@ -62,7 +62,8 @@ func TestCaveCode(t *testing.T) {
 // fakeState has an XSAVE image with all features that AMX processors have.
 func fakeState(size int, xcr0, inUse uint64) *ptrace.State {
 	s := &ptrace.State{XState: make([]byte, size), Mask: 0x1234}
-	s.Regs = ptrace.Regs{Rip: 0x400000, Rsp: 0x7fff0000, Cs: 0x33, Ss: 0x2b, OrigRax: ^uint64(0), R8: 8, Rdi: 7, Eflags: 0x202}
+	s.Regs = ptrace.Regs{Rip: 0x400000, Rsp: 0x7fff0000, Cs: 0x33, Ss: 0x2b, OrigRax: ^uint64(0), R8: 8, Rdi: 7,
+		Eflags: 0x202}
 	binary.LittleEndian.PutUint64(s.XState[xsaveSoftware:], xcr0)
 	binary.LittleEndian.PutUint64(s.XState[xsaveEnd:], inUse)
 	return s
@@ -95,7 +96,8 @@ func TestFrameLayout(t *testing.T) {
 		}
 	}
 	for _, size := range []int{0, 575, maxXState + 8} {
-		if _, err := buildFrame(make([]byte, maxFrame), top, &ptrace.State{XState: make([]byte, size)}, 0, avx512); err == nil {
+		state := &ptrace.State{XState: make([]byte, size)}
+		if _, err := buildFrame(make([]byte, maxFrame), top, state, 0, avx512); err == nil {
 			t.Errorf("extended state of %d bytes was accepted", size)
 		}
 	}

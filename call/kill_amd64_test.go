@@ -182,8 +182,8 @@ func points(t *testing.T, tg *target, how string, a arena, tid int) []string {
 
 // mustReach are the points that a borrowing must have, by kind.
 var mustReach = map[string][]string{
-	"borrow": {"call/seized", "call/stopped", "call/saved", "call/recorded", "call/framed", "call/committing", "call/armed",
-		"call/blocked", "call/syscall-entered", "call/syscall-done", "call/marker-entered", "call/marker-done",
+	"borrow": {"call/seized", "call/stopped", "call/saved", "call/recorded", "call/framed", "call/committing",
+		"call/armed", "call/blocked", "call/syscall-entered", "call/syscall-done", "call/marker-entered", "call/marker-done",
 		"call/restoring", "ptrace/xstate-restored", "ptrace/mask-restored", "ptrace/interrupted", "ptrace/regs-restored",
 		"call/restored", "call/tidied", "call/detached"},
 	"all":    {"call/all-seized", "call/all-stopped", "call/armed", "call/detached", "call/released"},

@@ -11,7 +11,8 @@ import (
 
 func TestParseBlocked(t *testing.T) {
 	got, err := parseBlocked("202 0x7f1 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd10 0x7f2030\n")
-	want := blockedState{in: true, nr: 202, args: [maxArgs]uint64{0x7f1, 0x189, 0, 0, 0, 0xffffffff}, sp: 0x7ffd10, pc: 0x7f2030}
+	want := blockedState{in: true, nr: 202, args: [maxArgs]uint64{0x7f1, 0x189, 0, 0, 0, 0xffffffff}, sp: 0x7ffd10,
+		pc: 0x7f2030}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(blockedState{})); diff != "" || err != nil {
 		t.Error(diff, err)
 	}

@@ -21,9 +21,9 @@ const (
 // touch further pages of the target's stack.
 var placeMark = []byte("heaptap's place\x00")
 
-// findPlace finds memory for the first frame of a stopped thread: pages of its own stack, below the stack pointer, that
-// were never touched, or only by an earlier borrowing. No other thread uses those, and no handler's or coroutine's frame
-// can be in them. Where it has no such pages, the second result is false.
+// findPlace finds memory for the first frame of a stopped thread: pages of its own stack, below the stack pointer,
+// that were never touched, or only by an earlier borrowing. No other thread uses those, and no handler's or
+// coroutine's frame can be in them. Where it has no such pages, the second result is false.
 func (pl *Plan) findPlace(tid int, regs *ptrace.Regs, buf []byte) (region, bool) {
 	m, top, ok := pl.ownStack(tid, regs)
 	if !ok || top < m.Start+2*pageSize {

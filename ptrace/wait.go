@@ -201,8 +201,8 @@ func (t *Thread) Stop(ctx context.Context) (Stop, error) {
 	return t.Settle(ctx)
 }
 
-// Settle waits for the stop that [Thread.Interrupt] has asked for, or that a new thread begins with. Any other stop that
-// comes first takes the request with it (the kernel clears it), so it is made again before the thread goes on.
+// Settle waits for the stop that [Thread.Interrupt] has asked for, or that a new thread begins with. Any other stop
+// that comes first takes the request with it (the kernel clears it), so it is made again before the thread goes on.
 func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 	for {
 		s, err := t.Wait(ctx)
@@ -211,8 +211,10 @@ func (t *Thread) Settle(ctx context.Context) (Stop, error) {
 		}
 		var sig syscall.Signal
 		switch s.Kind {
-		case Event, Clone, Syscall:
+		case Event, Syscall:
 			return s, t.cloak()
+		case Clone:
+			// Within the system call, which is still to write its result: not a place where registers can be borrowed.
 		case Exited:
 			return s, t.fail("stop", ErrGone)
 		case Signal:
