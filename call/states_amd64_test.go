@@ -369,6 +369,57 @@ func TestStopped(t *testing.T) {
 	tg.finish()
 }
 
+// TestStopDuring has a job stopped by a signal while one of its threads runs borrowed code: that goes on to its end, and
+// the job is stopped afterwards.
+func TestStopDuring(t *testing.T) {
+	ctx := deadline(t)
+	tg := start(t, compile(t, "threads"), "3", "compute")
+	pid := tg.proc.Pid
+	// 1: cmpq $0, (%rdi); je 1b; mov $5, %eax; ret
+	a := tg.install(tg.plan(Options{}), []byte{0x48, 0x83, 0x3f, 0, 0x74, 0xfa, 0xb8, 5, 0, 0, 0, 0xc3})
+	pl := tg.plan(Options{Tid: pid})
+	started := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := pl.Borrow(ctx, func(s *Session) error {
+			s.UseMemory(a.data+4096, a.size-4096)
+			close(started)
+			got, err := s.Run(a.code, uint64(a.data))
+			if err == nil && got != 5 {
+				err = fmt.Errorf("ran to %d", got)
+			}
+			return err
+		})
+		done <- err
+	}()
+	<-started
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// The other threads are stopped once the borrowed one has taken part in the stop.
+	tids, err := tg.proc.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for st, err := tg.proc.Stat(tids[1]); st.State != 'T' && ctx.Err() == nil; st, err = tg.proc.Stat(tids[1]) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := pl.memory.WriteAt([]byte{1}, a.data); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	tg.awaitState(ctx, 'T')
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	tg.do("ping")
+	tg.finish()
+}
+
 // awaitState waits until the first thread is in a state.
 func (tg *target) awaitState(ctx context.Context, want byte) {
 	tg.t.Helper()
