@@ -20,11 +20,19 @@ func (c *Cursor) Addr() Addr { return c.at }
 // Seek moves the cursor to a.
 func (c *Cursor) Seek(a Addr) { c.at = a }
 
-// U8, U16, U32, U64 and Pointer read a value and step over it.
-func (c *Cursor) U8() uint8     { return next(c, 1, U8) }
-func (c *Cursor) U16() uint16   { return next(c, 2, U16) }
-func (c *Cursor) U32() uint32   { return next(c, 4, U32) }
-func (c *Cursor) U64() uint64   { return next(c, 8, U64) }
+// U8 reads one byte and steps over it.
+func (c *Cursor) U8() uint8 { return next(c, 1, U8) }
+
+// U16 reads two bytes and steps over it.
+func (c *Cursor) U16() uint16 { return next(c, 2, U16) }
+
+// U32 reads four bytes and steps over it.
+func (c *Cursor) U32() uint32 { return next(c, 4, U32) }
+
+// U64 reads eight bytes and steps over it.
+func (c *Cursor) U64() uint64 { return next(c, 8, U64) }
+
+// Pointer reads an address and steps over it.
 func (c *Cursor) Pointer() Addr { return next(c, 8, Pointer) }
 
 func next[T any](c *Cursor, size Addr, read func(Reader, Addr) (T, error)) T {

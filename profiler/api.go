@@ -2,8 +2,8 @@
 // does not. It attaches to a running CPython, tracks its allocations, and gives snapshots.
 //
 // It keeps no state of its own: everything lives in the tables inside the target, so that each call may come from a new
-// process. Calls for different targets may run at the same time; calls for one target exclude each other by a lock in
-// its tables.
+// process. Calls for different targets may run at the same time; calls that change one target exclude each
+// other by a lock that ends with its holder.
 package profiler
 
 import (

@@ -26,7 +26,7 @@ import (
 
 // Attach begins to track the process's allocations, and returns; tracking goes on without us.
 //
-// Everything is prepared while the target runs. One thread is borrowed for one mmap and for the agent's setup; all else
+// Everything is prepared while the target runs. One thread is borrowed for five system calls; all else
 // is written from outside. Each hooked word is in the agent's ledger before it is written, and does nothing before the
 // last store, which makes all of them active at once: killed at any instant, we leave a target that runs as before and
 // an agent that [Detach] or [Repair] removes.

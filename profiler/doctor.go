@@ -92,7 +92,7 @@ func examineSelf() (*examiner, error) {
 
 // machine checks what is the same for all targets.
 func (e *examiner) machine() []Check {
-	return []Check{platform(), kernel(), memfd(), e.privilege(), e.ownSeccomp(), hiddenProcesses()}
+	return []Check{platform(), kernel(), e.privilege(), e.ownSeccomp(), hiddenProcesses()}
 }
 
 func platform() Check {
@@ -122,17 +122,6 @@ func kernel() Check {
 		c.WayRound = "a newer kernel"
 	}
 	return c
-}
-
-// memfd: without it the tables are anonymous memory, which works just as well until the process dies.
-func memfd() Check {
-	fd, err := unix.MemfdCreate("heaptap-doctor", unix.MFD_CLOEXEC)
-	if err != nil {
-		return Check{"memfd", Warns,
-			"memfd_create: " + err.Error() + ": the tables will be anonymous memory, lost when the process dies", ""}
-	}
-	unix.Close(fd)
-	return Check{Name: "memfd", Verdict: Fine, Fact: "memfd_create works"}
 }
 
 func (e *examiner) privilege() Check {

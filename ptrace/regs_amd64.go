@@ -22,6 +22,8 @@ const (
 
 // PC and SP are the program counter and the stack pointer.
 func (r *Regs) PC() mem.Addr { return mem.Addr(r.Rip) }
+
+// SP is the stack pointer.
 func (r *Regs) SP() mem.Addr { return mem.Addr(r.Rsp) }
 
 // ThreadPointer is the address by which thread-local storage is found.

@@ -21,6 +21,8 @@ const (
 
 // PC and SP are the program counter and the stack pointer.
 func (r *Regs) PC() mem.Addr { return mem.Addr(r.Pc) }
+
+// SP is the stack pointer.
 func (r *Regs) SP() mem.Addr { return mem.Addr(r.Sp) }
 
 // ThreadPointer is not among these registers on arm64.
