@@ -9,6 +9,7 @@ import (
 
 	"github.com/heaptap/heaptap/internal/fault"
 	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/proc"
 	"github.com/heaptap/heaptap/ptrace"
 )
 
@@ -72,14 +73,13 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 	err = tracer.Do(func() error {
 		stopCtx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		if st, err := pl.process.Stat(tid); err == nil {
-			tracer.MoveTo(st.CPU)
-		}
 		tracer.Favour()
 		var err error
-		if s.thread, err = tracer.Seize(pl.process.Pid, tid, 0); err != nil {
+		var st proc.Stat
+		if s.thread, st, err = pl.seize(tracer, tid, 0); err != nil {
 			return err
 		}
+		tracer.MoveTo(st.CPU)
 		s.thread.Expect()
 		fault.Point("call/seized")
 		began := time.Now()
@@ -95,6 +95,23 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 		})
 	})
 	return called, errors.Join(err, tracer.Close())
+}
+
+// seize seizes a thread and only then makes sure that it is one of the process's: from then on its number cannot be
+// given to another. One that is not runs on, and is let go when the tracer ends.
+func (pl *Plan) seize(tracer *ptrace.Tracer, tid int, opts ptrace.Option) (*ptrace.Thread, proc.Stat, error) {
+	th, err := tracer.Seize(pl.process.Pid, tid, opts)
+	if err != nil {
+		return nil, proc.Stat{}, err
+	}
+	st, err := pl.process.Stat(tid)
+	if err == nil {
+		err = pl.process.Check()
+	}
+	if errors.Is(err, proc.ErrGone) || errors.Is(err, proc.ErrReused) {
+		err = fmt.Errorf("thread %d is not of process %d any more: %w", tid, pl.process.Pid, ptrace.ErrGone)
+	}
+	return th, st, err
 }
 
 // use runs fn with the thread, which has just stopped, and gives the thread back on every path, a panic included.
@@ -137,7 +154,7 @@ func (pl *Plan) finishOrphan(ctx context.Context, report *Report) error {
 // finishThread lets the record's thread run from system call to system call until it has restored itself: until its
 // stack pointer is no longer in borrowed memory.
 func (pl *Plan) finishThread(ctx context.Context, tracer *ptrace.Tracer, r record) error {
-	th, err := tracer.Seize(pl.process.Pid, int(r.Tid), 0)
+	th, _, err := pl.seize(tracer, int(r.Tid), 0)
 	if err != nil {
 		return err
 	}
@@ -150,7 +167,7 @@ func (pl *Plan) finishThread(ctx context.Context, tracer *ptrace.Tracer, r recor
 		if err := th.Regs(&regs); err != nil {
 			return err
 		}
-		if !pl.inBorrowed(r, regs.SP()) {
+		if !pl.inBorrowed(r, regs.SP()) && !pl.cave.contains(regs.PC()) {
 			return th.Detach(0)
 		}
 		var sig syscall.Signal

@@ -21,7 +21,11 @@ func (c cave) syscall() mem.Addr   { return c.at + caveSyscall }
 func (c cave) sigreturn() mem.Addr { return c.at + caveSigreturn }
 func (c cave) run() mem.Addr       { return c.at + caveRun }
 func (c cave) marker() mem.Addr    { return c.at + caveMarker } // just behind the marker system call
+func (c cave) shelter() mem.Addr   { return c.at + caveShelter }
 func (c cave) record() mem.Addr    { return c.at + mem.Addr(caveRecord) }
+
+// contains reports whether a program counter is in the cave's code.
+func (c cave) contains(pc mem.Addr) bool { return c.at <= pc && pc < c.at+mem.Addr(len(caveCode)) }
 
 // caveRecord is the record's place, behind the code; caveSize is the whole.
 var (

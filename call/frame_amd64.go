@@ -137,5 +137,14 @@ func sigreturnRegs(own *ptrace.Regs, c cave, sp mem.Addr) ptrace.Regs {
 	return borrowed(own, c.sigreturn(), sp+8)
 }
 
+// shelterRegs only restores the thread, like sigreturnRegs, but until all signals are blocked stays where a handler can
+// run: below the part of the thread's own stack that is in use, where the kernel would put a handler's frame as well.
+func shelterRegs(own *ptrace.Regs, c cave, sp mem.Addr) ptrace.Regs {
+	const redZone = 128
+	r := borrowed(own, c.shelter(), (own.SP() - redZone).AlignDown(16))
+	r.Rbx = uint64(sp + 8)
+	return r
+}
+
 // runResult is what the function returned, at the marker.
 func runResult(r *ptrace.Regs) uint64 { return r.Rbx }

@@ -2,6 +2,7 @@ package call
 
 import (
 	"encoding/binary"
+	"maps"
 	"testing"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -56,6 +57,37 @@ func TestCaveCode(t *testing.T) {
 	}
 	if in, err := x86asm.Decode(caveCode[caveMarker:], 64); err != nil || in.Op != x86asm.RET {
 		t.Errorf("behind the marker: %v, %v", in, err)
+	}
+}
+
+// TestShelterCode: it makes rt_sigprocmask(SIG_SETMASK, blockedSignals, NULL, 8), goes to the frame, and returns.
+func TestShelterCode(t *testing.T) {
+	list, at := disassemble(t, caveShelter, x86asm.JMP)
+	values := map[x86asm.Arg]x86asm.Arg{}
+	call := -1
+	for i, in := range list {
+		if in.Op == x86asm.MOV {
+			values[in.Args[0]] = in.Args[1]
+		}
+		if in.Op == x86asm.SYSCALL {
+			call = i
+		}
+	}
+	want := map[x86asm.Arg]x86asm.Arg{x86asm.EAX: x86asm.Imm(14), x86asm.EDI: x86asm.Imm(2), x86asm.R10L: x86asm.Imm(8),
+		x86asm.RSP: x86asm.RBX}
+	if !maps.Equal(values, want) || call != len(list)-3 {
+		t.Errorf("%v", list)
+	}
+	if jump, ok := list[len(list)-1].Args[0].(x86asm.Rel); !ok || at+int(jump) != caveSigreturn {
+		t.Errorf("jumps by %v, want to rt_sigreturn", list[len(list)-1])
+	}
+	at = caveShelter
+	for _, in := range list {
+		at += in.Len
+		if m, ok := in.Args[1].(x86asm.Mem); in.Op == x86asm.LEA && (!ok || m.Base != x86asm.RIP ||
+			binary.LittleEndian.Uint64(caveCode[at+int(m.Disp):]) != blockedSignals) {
+			t.Errorf("mask: %v", in)
+		}
 	}
 }
 

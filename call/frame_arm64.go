@@ -18,6 +18,7 @@ const (
 	caveSigreturn  = 0
 	caveRun        = 0
 	caveMarker     = 0
+	caveShelter    = 0
 )
 
 var caveCode []byte
@@ -44,5 +45,7 @@ func runRegs(own *ptrace.Regs, _ cave, _, _ mem.Addr, _ uint64, _ *[maxArgs]uint
 }
 
 func sigreturnRegs(own *ptrace.Regs, _ cave, _ mem.Addr) ptrace.Regs { return *own }
+
+func shelterRegs(own *ptrace.Regs, _ cave, _ mem.Addr) ptrace.Regs { return *own }
 
 func runResult(*ptrace.Regs) uint64 { return 0 }

@@ -24,6 +24,7 @@ type Session struct {
 
 	memory   region // where frames and stacks go
 	stack    bool   // memory has room for a stack below the frame
+	shelf    bool   // memory is the plan's shelf: read-only, so that no handler can run on it
 	frame    frame  // the frame that is in memory, once framed
 	framed   bool   // frame has been written for the present memory
 	previous region // the committed frame and its stack, as in the record
@@ -76,7 +77,9 @@ func (s *Session) begin() error {
 	case ok:
 		s.memory, s.stack = place, true
 	case s.plan.shelf != 0:
-		s.memory = region{s.plan.shelf - shelfSize, s.plan.shelf}
+		if allowed, _ := s.plan.Allowed(unix.SYS_RT_SIGPROCMASK); allowed {
+			s.memory, s.shelf = region{s.plan.shelf - shelfSize, s.plan.shelf}, true
+		}
 	}
 	return nil
 }
@@ -85,7 +88,7 @@ func (s *Session) begin() error {
 // on: a stack that grows down from the frame at its upper end. Before, they are on pages of the thread's own stack
 // that it never used. A region that is too small or not writable is an error of the next Syscall or Run.
 func (s *Session) UseMemory(base mem.Addr, size uint64) {
-	s.memory, s.stack = region{base, base + mem.Addr(size)}, true
+	s.memory, s.stack, s.shelf = region{base, base + mem.Addr(size)}, true, false
 	s.framed = false
 }
 
@@ -242,21 +245,46 @@ func (s *Session) writeRecord(r record) error {
 }
 
 // commit makes the thread do what regs say, and then restore itself from the frame. First the registers, then the
-// mask: a mask that is blocked without a frame to restore it would stay so.
+// mask: a mask that is blocked without a frame to restore it would stay so. In between a signal may come if we are
+// killed, so that first registers with which its handler can run are the frame's own only where it can run on them.
 func (s *Session) commit(regs *ptrace.Regs) error {
 	if err := fault.Err("call/committing"); err != nil {
 		return err
 	}
 	first := !s.armed
+	if first && s.shelf {
+		if err := s.takeShelter(); err != nil {
+			return err
+		}
+		if err := s.block(); err != nil {
+			return err
+		}
+	}
 	s.armed = true
 	if err := s.thread.SetRegs(regs); err != nil {
 		return err
 	}
 	fault.Point("call/armed")
 	s.previous = stackTo(s.memory.Lo, s.frame.at)
-	if !first {
-		return nil
+	if first && !s.shelf {
+		return s.block()
 	}
+	return nil
+}
+
+// takeShelter gives the thread registers with which it restores itself, and with which signals may come although the
+// frame is on the shelf.
+func (s *Session) takeShelter() error {
+	s.armed = true
+	regs := shelterRegs(&s.state.Regs, s.plan.cave, s.frame.at)
+	if err := s.thread.SetRegs(&regs); err != nil {
+		return err
+	}
+	fault.Point("call/sheltered")
+	return nil
+}
+
+func (s *Session) block() error {
 	if err := s.thread.SetSigMask(blockedSignals); err != nil {
 		return err
 	}
@@ -407,6 +435,11 @@ func (s *Session) end() error {
 		back.XState = nil
 	}
 	fault.Point("call/restoring")
+	if s.shelf {
+		if err := s.takeShelter(); err != nil {
+			return s.ended(err)
+		}
+	}
 	if err := s.thread.Restore(&back, s.scratch[:]); err != nil {
 		return s.ended(err)
 	}

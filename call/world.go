@@ -63,7 +63,7 @@ func (w *world) add(tids []int) ([]*other, error) {
 		if w.known[tid] != nil {
 			continue
 		}
-		th, err := w.tracer.Seize(w.plan.process.Pid, tid, ptrace.TraceClone)
+		th, _, err := w.plan.seize(w.tracer, tid, ptrace.TraceClone)
 		var traced *ptrace.TracedError
 		switch {
 		case errors.Is(err, ptrace.ErrGone):

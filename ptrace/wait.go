@@ -68,12 +68,14 @@ const (
 // longer traced.
 func (t *Thread) Wait(ctx context.Context) (Stop, error) {
 	s, err := t.poll(unix.WNOHANG)
-	if err == nil && s.Kind == 0 {
-		if t.pidfd > 0 {
-			s, err = t.block(ctx)
-		} else {
-			s, err = t.watch(ctx)
-		}
+	switch {
+	case err != nil || s.Kind != 0:
+	case unix.Gettid() != t.tracer.tid: // an OS thread that forked the target may ask, too, but would wait for ever
+		err = ErrWrongThread
+	case t.pidfd > 0:
+		s, err = t.block(ctx)
+	default:
+		s, err = t.watch(ctx)
 	}
 	return s, t.fail("wait for", err)
 }
