@@ -1,11 +1,11 @@
 package profiler
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"syscall"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/agent"
 	"github.com/heaptap/heaptap/mem"
@@ -62,18 +62,25 @@ func (t *target) close() {
 	t.proc.Close()
 }
 
-// lock keeps other heaptaps off this target until the returned function is called or this process ends. It is the
-// kernel's lock on a name, so that nothing is left behind; a heaptap in another network namespace is not seen.
+// lock keeps other heaptaps off this target until the returned function is called or this process ends. It is an
+// advisory lock on the process's folder in /proc, so that nothing is left behind, and a child that this program forks
+// meanwhile does not keep it; a heaptap that sees another /proc (in a container of its own) is not kept off.
 func (t *target) lock() (unlock func(), err error) {
-	name := fmt.Sprintf("@heaptap/%d/%d", t.proc.Pid, t.proc.StartTicks())
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", name)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	f, err := os.Open(t.proc.Path())
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
 		return nil, fmt.Errorf("process %d: %w", t.proc.Pid, ErrBusy)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("process %d: lock: %w", t.proc.Pid, err)
 	}
-	return func() { l.Close() }, nil
+	return func() {
+		unix.Flock(int(f.Fd()), unix.LOCK_UN) // closing is not enough where a child has a copy of the descriptor
+		f.Close()
+	}, nil
 }
 
 // placed is one agent in a target.
