@@ -38,7 +38,7 @@ const (
 	Magic           = 0x7061747061656821
 	Malloc          = 0x0
 	Mem             = 0x1
-	MidEntriesLog2  = 0xc
+	MidEntriesLog2  = 0x10
 	Obj             = 0x2
 	Raw             = 0x0
 	Realloc         = 0x2

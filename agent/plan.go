@@ -11,7 +11,7 @@ const (
 )
 
 // MinTables is the least that [Plan] can work with, bytes of address space.
-const MinTables = 64 << 20
+const MinTables = 16 << 20
 
 // Plan divides `size` bytes of address space, at least [MinTables], into the tables' windows. The memory is sparse:
 // only what is used is there. `granuleLog2` is the allocators' alignment; ram, bytes, bounds what can ever be tracked.
@@ -35,7 +35,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)
 	place(&h.Root, 1<<(AddressBits-LeafWordsLog2-MidEntriesLog2-granuleLog2), 4, 0)
-	place(&h.Mids, share(64, 1<<20, 1<<30)/midSize, midSize, 1)
+	place(&h.Mids, share(64, 2<<20, 1<<30)/midSize, midSize, 1)
 	// The rest is for leaves, as far as there can be memory to track: a leaf for each 512 granules.
 	leaves := min((size-at-pageSize)/(leafSize+8), 2*ram>>(granuleLog2+LeafWordsLog2))
 	place(&h.Bases, leaves, 8, 1)

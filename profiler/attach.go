@@ -170,12 +170,12 @@ func (pl *placing) planMemory(status proc.Status) error {
 	if limits.AddressSpace != proc.Unlimited {
 		budget = min(budget, (limits.AddressSpace-min(limits.AddressSpace, status.VmSize))/2)
 	}
-	if budget < agent.MinTables+agent.TablesOffset+reserveModulus {
+	// The most that is not above the budget and has a size that is ours alone.
+	most := budget - (budget-reserveMark)%reserveModulus
+	if budget < reserveMark || most < agent.MinTables+agent.TablesOffset {
 		return &AddressSpaceError{Pid: pl.t.proc.Pid, Limit: limits.AddressSpace, Used: status.VmSize}
 	}
-	used := pl.header.Plan(budget-agent.TablesOffset-reserveModulus, machine.ram, pl.header.Config.GranuleLog2)
-	// Round up to a size that is ours alone.
-	pl.size = used + agent.TablesOffset
+	pl.size = pl.header.Plan(most-agent.TablesOffset, machine.ram, pl.header.Config.GranuleLog2) + agent.TablesOffset
 	pl.size += (reserveMark - pl.size%reserveModulus + reserveModulus) % reserveModulus
 	pl.header.Size = pl.size - agent.TablesOffset
 	return nil

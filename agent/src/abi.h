@@ -52,7 +52,7 @@ enum {
 
 	HT_SIZE_BIG = (1 << HT_SIZE_BITS) - 1,
 	HT_LEAF_WORDS_LOG2 = 9, /* a leaf is one page */
-	HT_MID_ENTRIES_LOG2 = 12,
+	HT_MID_ENTRIES_LOG2 = 16, /* large, so that the root is small: only what is used of either is there */
 	HT_ADDRESS_BITS = 47,
 };
 
