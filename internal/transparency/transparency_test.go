@@ -20,70 +20,41 @@ import (
 	"github.com/heaptap/heaptap/profiler"
 )
 
-// module is one of CPython's test modules, or the tests in it that match a pattern of regrtest's -m.
-type module struct {
-	name  string
-	match []string
-	quick bool // also with -short
-	since int  // minor version that has it
-	until int  // last minor version that has it; 0: the newest
+// group is some of CPython's test modules that run in one process, or the tests in them that match one of regrtest's -m
+// patterns.
+type group struct {
+	name    string
+	modules []string // without those that the version at hand does not have
+	match   []string
+	quick   bool // also with -short
 }
 
-// modules exercise what an attached heaptap could disturb: memory and its collection, threads, forks, signals, blocking
+// groups exercise what an attached heaptap could disturb: memory and its collection, threads, forks, signals, blocking
 // calls, frames of every kind, and the objects that are allocated most. The parts of test_socket and test_asyncio that
 // are left out look up names or wait for a network, and take minutes where there is none.
-var modules = []module{
-	{name: "test_gc", quick: true},
-	{name: "test_threading", quick: true},
-	{name: "test_thread"},
-	{name: "test_fork1", quick: true},
-	{name: "test_subprocess"},
-	{name: "test_asyncio", match: []string{"test.test_asyncio.test_tasks.*", "test.test_asyncio.test_futures.*",
-		"test.test_asyncio.test_queues.*", "test.test_asyncio.test_locks.*", "test.test_asyncio.test_streams.*",
-		"test.test_asyncio.test_base_events.*"}},
-	{name: "test_generators", quick: true},
-	{name: "test_coroutines"},
-	{name: "test_asyncgen"},
-	{name: "test_contextlib"},
-	{name: "test_exceptions", quick: true},
-	{name: "test_traceback"},
-	{name: "test_capi", match: []string{"*Mem*", "*mem*", "*Subinterp*", "*PyThreadState*", "*TestPendingCalls*", "*CAPITest*"}},
-	{name: "test_list"},
-	{name: "test_dict"},
-	{name: "test_set"},
-	{name: "test_tuple"},
-	{name: "test_deque"},
-	{name: "test_bytes"},
-	{name: "test_unicode", until: 12},
-	{name: "test_str", since: 13},
-	{name: "test_long"},
-	{name: "test_memoryview"},
-	{name: "test_array"},
-	{name: "test_re"},
-	{name: "test_json"},
-	{name: "test_pickle"},
-	{name: "test_io"},
-	{name: "test_socket", match: []string{"*BasicTCPTest*", "*BasicUDPTest*", "*BasicSocketPairTest*", "*NonBlockingTCPTests*",
-		"*TCPTimeoutTest*", "*InterruptedRecvTimeoutTest*", "*InterruptedSendTimeoutTest*"}},
-	{name: "test_select"},
-	{name: "test_signal", quick: true},
-	{name: "test_weakref"},
-	{name: "test_descr"},
-	{name: "test_class"},
-	{name: "test_code"},
-	{name: "test_frame"},
-	{name: "test_compile"},
-	{name: "test_functools"},
-	{name: "test_itertools"},
-	{name: "test_sys"},
-	{name: "test_sys_settrace"},
-	{name: "test_sys_setprofile"},
-	{name: "test_time"},
-	{name: "test_queue"},
-	{name: "test_zlib"},
-	{name: "test_os"},
-	{name: "test_posix"},
-	{name: "test_tracemalloc", quick: true},
+var groups = []group{
+	{name: "gc", quick: true, modules: []string{"test_gc", "test_weakref", "test_finalization"}},
+	{name: "tracemalloc", quick: true, modules: []string{"test_tracemalloc"}},
+	{name: "threads", quick: true, modules: []string{"test_threading", "test_thread", "test_queue"}},
+	{name: "forks", quick: true, modules: []string{"test_fork1", "test_atexit"}},
+	{name: "signals", quick: true, modules: []string{"test_signal"}},
+	{name: "subprocess", modules: []string{"test_subprocess"}},
+	{name: "io", modules: []string{"test_io"}},
+	{name: "asyncio", modules: []string{"test_asyncio"}, match: []string{"test.test_asyncio.test_tasks.*",
+		"test.test_asyncio.test_futures.*", "test.test_asyncio.test_queues.*", "test.test_asyncio.test_locks.*",
+		"test.test_asyncio.test_streams.*", "test.test_asyncio.test_base_events.*"}},
+	{name: "sockets", modules: []string{"test_socket", "test_select", "test_poll", "test_epoll"}, match: []string{
+		"*BasicTCPTest*", "*BasicUDPTest*", "*BasicSocketPairTest*", "*NonBlockingTCPTests*", "*TCPTimeoutTest*",
+		"*InterruptedRecvTimeoutTest*", "*InterruptedSendTimeoutTest*", "*SelectTestCase*", "*PollTests*", "*TestEPoll*"}},
+	{name: "capi", modules: []string{"test_capi"}, match: []string{"*Mem*", "*mem*", "*Subinterp*", "*PyThreadState*",
+		"*TestPendingCalls*", "*CAPITest*"}},
+	{name: "frames", quick: true, modules: []string{"test_generators", "test_coroutines", "test_asyncgen", "test_contextlib",
+		"test_exceptions", "test_traceback", "test_code", "test_frame", "test_compile", "test_sys_settrace",
+		"test_sys_setprofile", "test_sys", "test_scope", "test_with"}},
+	{name: "objects", modules: []string{"test_list", "test_dict", "test_set", "test_tuple", "test_deque", "test_bytes",
+		"test_unicode", "test_str", "test_long", "test_memoryview", "test_array", "test_class", "test_descr", "test_types"}},
+	{name: "libraries", modules: []string{"test_re", "test_json", "test_pickle", "test_zlib", "test_functools",
+		"test_itertools", "test_heapq", "test_time", "test_os", "test_posix"}},
 }
 
 // expected are the differences that attaching makes and has to make, with the reason for each.
@@ -115,19 +86,28 @@ func TestTransparent(t *testing.T) {
 	for _, in := range interpreters(t) {
 		t.Run(in.Name, func(t *testing.T) {
 			t.Parallel()
-			for _, m := range modules {
-				if testing.Short() && !m.quick || in.Minor() < m.since || m.until != 0 && in.Minor() > m.until {
+			for _, g := range groups {
+				if !g.quick && !thorough(in) {
 					continue
 				}
-				t.Run(m.name, func(t *testing.T) {
+				t.Run(g.name, func(t *testing.T) {
 					t.Parallel()
-					for _, d := range differences(t, in, m, heaptap) {
+					for _, d := range differences(t, in, g, heaptap) {
 						t.Error(d)
 					}
 				})
 			}
 		})
 	}
+}
+
+// allEnv asks for every group in every interpreter, which takes half an hour.
+const allEnv = "HEAPTAP_TRANSPARENCY_ALL"
+
+// thorough tells whether an interpreter runs all groups and not only the quick ones: one for each way in which frames and
+// allocators are laid out, since the groups that are left out take several minutes for each.
+func thorough(in pytarget.Interpreter) bool {
+	return !testing.Short() && (in.Root != "" || in.Minor() == 8 || in.Minor() == 11 || os.Getenv(allEnv) != "")
 }
 
 // interpreters are those that have CPython's tests; with -short only the newest.
@@ -156,16 +136,16 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// differences runs the module without and with the tap and returns what is not the same. CPython has tests that fail now
+// differences runs the group without and with the tap and returns what is not the same. CPython has tests that fail now
 // and then by themselves; so a test that differs is given two more runs without the tap, and when those do not agree
 // with the first it is left out, and named.
-func differences(t *testing.T, in pytarget.Interpreter, m module, with tap) []transparency.Difference {
+func differences(t *testing.T, in pytarget.Interpreter, g group, with tap) []transparency.Difference {
 	t.Helper()
-	without := run(t, in, m, tap{})
+	without, tapped := pair(t, in, g, tap{}, with)
 	if len(without) < 2 {
-		t.Fatalf("%s ran only %d tests without anything attached", m.name, len(without))
+		t.Fatalf("%v ran only %d tests without anything attached: %v", g.modules, len(without), without)
 	}
-	found := transparency.Compare(without, run(t, in, m, with))
+	found := transparency.Compare(without, tapped)
 	found = slices.DeleteFunc(found, func(d transparency.Difference) bool {
 		reason, ok := expected[d.Test]
 		if ok {
@@ -176,22 +156,29 @@ func differences(t *testing.T, in pytarget.Interpreter, m module, with tap) []tr
 	if len(found) == 0 {
 		return nil
 	}
-	again := []transparency.Results{run(t, in, m, tap{}), run(t, in, m, tap{})}
+	second, third := pair(t, in, g, tap{}, tap{})
 	return slices.DeleteFunc(found, func(d transparency.Difference) bool {
-		unsteady := again[0][d.Test] != d.Without || again[1][d.Test] != d.Without
+		unsteady := second[d.Test] != d.Without || third[d.Test] != d.Without
 		if unsteady {
-			t.Logf("unsteady without anything attached: %v; then %q and %q", d, again[0][d.Test], again[1][d.Test])
+			t.Logf("unsteady without anything attached: %v; then %q and %q", d, second[d.Test], third[d.Test])
 		}
 		return unsteady
 	})
 }
 
-// suite is how long one module may take; the longest takes half a minute on an idle machine.
+// suite is how long one group may take; the longest takes a minute on an idle machine.
 const suite = 10 * time.Minute
 
-// run runs one module in a process of its own, in which regrtest runs as python -m test does. That the process ends, or
-// that its tap fails, is an outcome as well.
-func run(t *testing.T, in pytarget.Interpreter, m module, with tap) transparency.Results {
+// pair runs a group twice, each in a process of its own and at the same time, since most tests wait.
+func pair(t *testing.T, in pytarget.Interpreter, g group, first, second tap) (a, b transparency.Results) {
+	t.Helper()
+	wait := [2]func() transparency.Results{start(t, in, g, first), start(t, in, g, second)}
+	return wait[0](), wait[1]()
+}
+
+// start starts a group in a process in which regrtest runs as python -m test does, with the tap, and returns what waits
+// for its results. That the process ends, or that the tap fails, is a result as well.
+func start(t *testing.T, in pytarget.Interpreter, g group, with tap) func() transparency.Results {
 	t.Helper()
 	tg := pytarget.Start(t, in, regrtest, pytarget.Options{Patience: suite})
 	if with.attach != nil {
@@ -199,30 +186,40 @@ func run(t *testing.T, in pytarget.Interpreter, m module, with tap) transparency
 			t.Fatalf("attach: %v", err)
 		}
 	}
-	report, err := tg.TryText(fmt.Sprintf("regrtest(%s, %s)", quote(m.name), quoteList(m.match)))
-	if err != nil {
-		tg.Forgive()
-		return transparency.Results{"the process": err.Error()}
-	}
-	if with.verify != nil {
-		if err := with.verify(t.Context(), tg.Pid()); err != nil {
-			return transparency.Results{"the tap": err.Error()}
+	var report string
+	var runErr error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		report, runErr = tg.TryText(fmt.Sprintf("regrtest(%s, %s)", quoteList(g.modules), quoteList(g.match)))
+	}()
+	return func() transparency.Results {
+		<-ended
+		if runErr != nil {
+			tg.Forgive()
+			return transparency.Results{"the process": runErr.Error()}
 		}
+		if with.verify != nil {
+			if err := with.verify(t.Context(), tg.Pid()); err != nil {
+				return transparency.Results{"the tap": err.Error()}
+			}
+		}
+		results, err := transparency.ReadJUnit([]byte(report))
+		if err != nil {
+			t.Fatalf("%v in %s: %v\n%s", g.modules, in, err, tg.Output())
+		}
+		return results
 	}
-	results, err := transparency.ReadJUnit([]byte(report))
-	if err != nil {
-		t.Fatalf("%s in %s: %v\n%s", m.name, in, err, tg.Output())
-	}
-	return results
 }
 
 // regrtest is what python -m test does, with a report.
 const regrtest = `
-import os, runpy, sys, tempfile
+import importlib.util, os, runpy, sys, tempfile
 
-def regrtest(module, match):
+def regrtest(modules, match):
+    modules = [name for name in modules if importlib.util.find_spec("test." + name)]
     report = os.path.join(tempfile.mkdtemp(), "report.xml")
-    sys.argv = ["-m test", "--junit-xml", report, module]
+    sys.argv = ["-m test", "--junit-xml", report] + modules
     for pattern in match:
         sys.argv[1:1] = ["-m", pattern]
     try:
@@ -233,12 +230,10 @@ def regrtest(module, match):
         return file.read()
 `
 
-func quote(text string) string { return strconv.Quote(text) }
-
 func quoteList(texts []string) string {
 	quoted := make([]string, len(texts))
 	for i, text := range texts {
-		quoted[i] = quote(text)
+		quoted[i] = strconv.Quote(text)
 	}
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
@@ -249,26 +244,26 @@ func TestHarmIsFound(t *testing.T) {
 	all := interpreters(t)
 	in := all[len(all)-1]
 	for _, c := range []struct {
-		name   string
-		module module
-		tap    tap
-		want   string
+		name  string
+		group group
+		tap   tap
+		want  string
 	}{
-		{"few descriptors", module{name: "test_socket", match: []string{"*BasicTCPTest*"}}, tap{attach: func(_ context.Context, pid int) error {
+		{"few descriptors", group{modules: []string{"test_socket"}, match: []string{"*BasicTCPTest*"}}, tap{attach: func(_ context.Context, pid int) error {
 			limit := unix.Rlimit{Cur: 8, Max: 8}
 			return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
 		}}, "BasicTCPTest"},
-		{"death", module{name: "test_class"}, tap{attach: func(_ context.Context, pid int) error {
+		{"death", group{modules: []string{"test_class"}}, tap{attach: func(_ context.Context, pid int) error {
 			return unix.Kill(pid, syscall.SIGKILL)
 		}}, "the process"},
-		{"lost tap", module{name: "test_class"}, tap{verify: func(context.Context, int) error {
+		{"lost tap", group{modules: []string{"test_class"}}, tap{verify: func(context.Context, int) error {
 			return errors.New("tracking is off")
 		}}, "tracking is off"},
-		{"no harm", module{name: "test_class"}, tap{attach: func(context.Context, int) error { return nil }}, ""},
+		{"no harm", group{modules: []string{"test_class"}}, tap{attach: func(context.Context, int) error { return nil }}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			found := differences(t, in, c.module, c.tap)
+			found := differences(t, in, c.group, c.tap)
 			if text := fmt.Sprint(found); (c.want == "") != (len(found) == 0) || !strings.Contains(text, c.want) {
 				t.Errorf("differences %s, want %q", text, c.want)
 			}
