@@ -40,9 +40,9 @@ INLINE u32 code_find(u64 address)
 	for (u64 i = code_hash(address), n = 0; n <= mask; i++, n++) {
 		u64 is = LOAD_ACQUIRE(&slots[i & mask].address);
 		if (is == address) {
-			u32 code = LOAD(&slots[i & mask].code);
-			/* The table may have been cleared and filled again meanwhile. */
-			return LOAD_ACQUIRE(&slots[i & mask].address) == address ? code : 0;
+			/* The table may have been cleared and filled again meanwhile: look at the address once more, later. */
+			u32 code = LOAD_ACQUIRE(&slots[i & mask].code);
+			return LOAD(&slots[i & mask].address) == address ? code : 0;
 		}
 		if (!is)
 			return 0;
@@ -65,11 +65,13 @@ static u64 slot_put(struct ht_code_slot *slots, u64 mask, u64 address, u32 code)
 static int slots_reserve(void)
 {
 	u64 table = T->code_slots, log2 = table & 0xff, used = T->code_slots_used;
-	if (table && !T->code_flush && used * 2 < 1ull << log2)
+	if (table && !LOAD(&T->code_flush) && used * 2 < 1ull << log2)
 		return 1;
+	/* Who wants a flush from here on, without the lock, may be too late for this one and gets another. */
+	u32 flush = __atomic_exchange_n(&T->code_flush, 0, __ATOMIC_ACQUIRE);
 	struct ht_code_slot *old = (struct ht_code_slot *)at(table >> 8);
 	u64 live = 0;
-	if (table && !T->code_flush)
+	if (table && !flush)
 		for (u64 i = 0; i < 1ull << log2; i++)
 			live += old[i].address > 1;
 	u64 fresh_log2 = table ? log2 : CODE_SLOTS_LOG2;
@@ -82,16 +84,18 @@ static int slots_reserve(void)
 		memset(at(fresh), 0, sizeof *old << fresh_log2);
 	else
 		fresh = take_bytes(sizeof *old << fresh_log2);
-	if (!fresh)
+	if (!fresh) {
+		if (flush)
+			STORE(&T->code_flush, 1);
 		return 0;
+	}
 	T->code_slots_spare = fresh_log2 == log2 ? table >> 8 : 0;
 	struct ht_code_slot *slots = (struct ht_code_slot *)at(fresh);
 	u64 put = 0;
-	if (table && !T->code_flush)
+	if (table && !flush)
 		for (u64 i = 0; i < 1ull << log2; i++)
 			if (old[i].address > 1)
 				put += slot_put(slots, (1ull << fresh_log2) - 1, old[i].address, old[i].code);
-	T->code_flush = 0;
 	T->code_slots_used = put;
 	STORE_RELEASE(&T->code_slots, fresh << 8 | fresh_log2);
 	return 1;
@@ -255,7 +259,7 @@ COLD u32 code_add(u64 object)
 {
 	if (!code_lock())
 		return HT_CODE_UNKNOWN;
-	u32 number = T->code_flush ? 0 : code_find(object); /* another thread may have been first */
+	u32 number = LOAD(&T->code_flush) ? 0 : code_find(object); /* another thread may have been first */
 	if (!number) {
 		/* Mark the block before the address is known, so that its free cannot be missed. */
 		int block = !(object & ((1u << CFG->granule_log2) - 1)); /* else it is static and never freed */

@@ -116,8 +116,11 @@ COLD void pass_free(struct ht_thread *t, u64 p)
 		return;
 	if (LOAD(word) >> HT_CODE_BIT & 1)
 		code_freed(word, p);
-	if (LOAD(word) >> HT_LIVE_BIT)
+	if (LOAD(word) >> HT_LIVE_BIT) {
 		__atomic_fetch_add(&T->orphan_frees, 1, __ATOMIC_RELAXED);
+		if (CFG->sample_bytes)
+			filter_remove(p);
+	}
 	STORE(word, 0);
 }
 
@@ -135,13 +138,25 @@ typedef void (*free_function)(void *, void *);
 #define ORIGINAL(domain, which) ((which##_function)T->original[domain][which##_slot])
 enum { malloc_slot = HT_MALLOC, calloc_slot = HT_CALLOC, realloc_slot = HT_REALLOC, free_slot = HT_FREE };
 
-/* Not tracking, or a forked child, in which the way here should not be taken again. */
+/*
+ * Not tracking, or a forked child, in which the way here should not be taken often. Not never: this store may come
+ * after the tracer's, who makes us active at this moment.
+ */
+enum { INERT_BYTES = 1 << 20 };
+
 INLINE int inert(void)
 {
 	if (likely(active()))
 		return 0;
-	ht_flag.until_sample = 1ll << 62;
+	STORE(&ht_flag.until_sample, INERT_BYTES);
 	return 1;
+}
+
+/* A request has failed: the bytes that sample_skips counted are none. */
+COLD void unsample(u32 domain, u64 size)
+{
+	if (CFG->sample_bytes && domain != HT_RAW)
+		ht_flag.until_sample = (s64)((u64)ht_flag.until_sample + sampled_bytes(size));
 }
 
 INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
@@ -158,6 +173,8 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	void *p = original(ctx, size);
 	if (likely(p))
 		record(t, domain, (u64)p, size);
+	else
+		unsample(domain, size);
 	t->depth = 0;
 	return p;
 }
@@ -176,6 +193,8 @@ INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 	void *p = original(ctx, n, size);
 	if (likely(p))
 		record(t, domain, (u64)p, n * size); /* no overflow, or there would be no p */
+	else
+		unsample(domain, n * size);
 	t->depth = 0;
 	return p;
 }
@@ -198,12 +217,23 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 		k = take_out(t, (u64)p);
 	t->depth = 1;
 	void *q = original(ctx, p, size);
-	if (likely(q))
+	if (likely(q)) {
 		record(t, domain, (u64)q, size);
-	else if (p)
-		put_back(t, (u64)p, &k);
+	} else {
+		unsample(domain, size);
+		if (p && size) /* for no bytes, NULL says that p was freed */
+			put_back(t, (u64)p, &k);
+	}
 	t->depth = 0;
 	return q;
+}
+
+/* A free that the allocator may pass on to another one, where it must not count as that of an unknown block. */
+COLD void nesting_free(struct ht_thread *t, free_function original, void *ctx, void *p)
+{
+	t->depth = 1;
+	original(ctx, p);
+	t->depth = 0;
 }
 
 INLINE void hook_free(u32 domain, void *ctx, void *p)
@@ -211,10 +241,15 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 	free_function original = ORIGINAL(domain, free);
 	if (likely(active() && p)) {
 		struct ht_thread *t = thread_self();
-		if (likely(t && !t->depth))
-			take_out(t, (u64)p);
-		else
+		if (likely(t && !t->depth)) {
+			struct taken k = take_out(t, (u64)p);
+			if (domain != HT_RAW && unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
+				nesting_free(t, original, ctx, p);
+				return;
+			}
+		} else {
 			pass_free(t, (u64)p);
+		}
 	}
 	original(ctx, p);
 }
@@ -238,7 +273,7 @@ HOOKS(obj, HT_OBJ)
  */
 INLINE int sample_skips(u64 size)
 {
-	s64 left = ht_flag.until_sample - (s64)sampled_bytes(size);
+	s64 left = (s64)((u64)ht_flag.until_sample - sampled_bytes(size)); /* wraps for absurd sizes: see unsample */
 	ht_flag.until_sample = left;
 	return likely(left >= 0 && size <= CFG->nested_above);
 }

@@ -7,30 +7,39 @@
 
 INLINE u64 *leaf_words(u32 leaf) { return (u64 *)at(T->leaves.offset) + ((u64)leaf << HT_LEAF_WORDS_LOG2); }
 
-INLINE u32 *mid_entry(u32 mid, u64 address, u32 granule)
+/*
+ * An address as granules. What lies within a granule comes to the top bits, so that an address that is not aligned lies
+ * beyond the root table, as one of more than HT_ADDRESS_BITS does: one comparison refuses both.
+ */
+INLINE u64 granule_of(u64 address)
 {
-	u64 i = address >> (granule + HT_LEAF_WORDS_LOG2) & ((1 << HT_MID_ENTRIES_LOG2) - 1);
+	u32 n = CFG->granule_log2;
+	return address >> n | address << (64 - n);
+}
+
+INLINE u64 root_index(u64 g) { return g >> (HT_LEAF_WORDS_LOG2 + HT_MID_ENTRIES_LOG2); }
+
+INLINE u32 *root_entry(u64 g) { return (u32 *)at(T->root.offset) + root_index(g); }
+
+INLINE u32 *mid_entry(u32 mid, u64 g)
+{
+	u64 i = g >> HT_LEAF_WORDS_LOG2 & ((1 << HT_MID_ENTRIES_LOG2) - 1);
 	return (u32 *)at(T->mids.offset) + ((u64)mid << HT_MID_ENTRIES_LOG2) + i;
 }
 
-INLINE u32 *root_entry(u64 address, u32 granule)
-{
-	return (u32 *)at(T->root.offset) + (address >> (granule + HT_LEAF_WORDS_LOG2 + HT_MID_ENTRIES_LOG2));
-}
-
-INLINE u64 word_index(u64 address, u32 granule) { return address >> granule & ((1 << HT_LEAF_WORDS_LOG2) - 1); }
+INLINE u64 *leaf_word(u32 leaf, u64 g) { return leaf_words(leaf) + (g & ((1 << HT_LEAF_WORDS_LOG2) - 1)); }
 
 /* The word of an address, or 0 where none was ever needed. */
 INLINE u64 *live_find(u64 address)
 {
-	u32 granule = CFG->granule_log2;
-	if (unlikely(address >> HT_ADDRESS_BITS))
+	u64 g = granule_of(address);
+	if (unlikely(root_index(g) >= T->root.entries))
 		return 0;
-	u32 mid = LOAD(root_entry(address, granule));
-	if (!mid)
+	u32 mid = LOAD(root_entry(g));
+	if (unlikely(!mid))
 		return 0;
-	u32 leaf = LOAD(mid_entry(mid, address, granule));
-	return leaf ? leaf_words(leaf) + word_index(address, granule) : 0;
+	u32 leaf = LOAD(mid_entry(mid, g));
+	return likely(leaf) ? leaf_word(leaf, g) : 0;
 }
 
 /* Puts `fresh` where an entry of the tree is still 0; returns what stands there afterwards. */
@@ -44,10 +53,10 @@ static u32 grow(u32 *entry, u32 fresh)
 
 COLD u64 *live_make(u64 address)
 {
-	u32 granule = CFG->granule_log2;
-	if (address >> HT_ADDRESS_BITS || address & ((1u << granule) - 1))
+	u64 g = granule_of(address);
+	if (root_index(g) >= T->root.entries)
 		return 0;
-	u32 *entry = root_entry(address, granule);
+	u32 *entry = root_entry(g);
 	u32 mid = LOAD(entry);
 	if (!mid) {
 		u32 fresh = (u32)take(&T->mids, 1);
@@ -55,34 +64,26 @@ COLD u64 *live_make(u64 address)
 			return 0;
 		mid = grow(entry, fresh);
 	}
-	entry = mid_entry(mid, address, granule);
+	entry = mid_entry(mid, g);
 	u32 leaf = LOAD(entry);
 	if (!leaf) {
 		u32 fresh = (u32)take(&T->leaves, 1);
 		if (!fresh)
 			return 0;
 		u64 *base = (u64 *)at(T->bases.offset) + fresh;
-		STORE(base, address >> (granule + HT_LEAF_WORDS_LOG2) << (granule + HT_LEAF_WORDS_LOG2));
+		STORE(base, g >> HT_LEAF_WORDS_LOG2 << (HT_LEAF_WORDS_LOG2 + CFG->granule_log2));
 		leaf = grow(entry, fresh);
 		if (leaf != fresh)
 			STORE(base, 0); /* another thread was first: this leaf stays empty */
 	}
-	return leaf_words(leaf) + word_index(address, granule);
+	return leaf_word(leaf, g);
 }
 
 /* The word of an address that is about to hold a block, or 0 when the tables are full or the address is odd. */
 INLINE u64 *live_word(u64 address)
 {
-	u32 granule = CFG->granule_log2;
-	if (likely(!(address >> HT_ADDRESS_BITS) && !(address & ((1u << granule) - 1)))) {
-		u32 mid = LOAD(root_entry(address, granule));
-		if (likely(mid)) {
-			u32 leaf = LOAD(mid_entry(mid, address, granule));
-			if (likely(leaf))
-				return leaf_words(leaf) + word_index(address, granule);
-		}
-	}
-	return live_make(address);
+	u64 *word = live_find(address);
+	return likely(word) ? word : live_make(address);
 }
 
 INLINE u64 word_size(u64 word, u64 address)

@@ -37,24 +37,26 @@ static u64 minus_log2(u64 v)
 
 enum { LN2_32 = 0xb17217f7 }; /* ln 2 in 2^-32 units */
 
-/* Distance to the next sample point: exponential with mean sample_bytes. */
+/* Bytes before the next sample point: the whole part of an exponential with mean sample_bytes. */
 static s64 sample_distance(struct ht_thread *t)
 {
 	u64 v = random_next(t) | 1;
 	u64 ln = (u64)((unsigned __int128)minus_log2(v) * (u64)LN2_32 >> 32); /* -ln(u), 2^-32 units */
 	u64 d = (u64)((unsigned __int128)ln * CFG->sample_bytes >> 32);
-	return (s64)(d < 1ull << 62 ? d + 1 : 1ull << 62);
+	return (s64)(d < 1ull << 62 ? d : 1ull << 62);
 }
 
 /* 1 / (1 - exp(-size / sample_bytes)) in 2^-HT_SCALE_BITS units. */
 static u64 sample_weight(u64 size)
 {
-	if (!size)
-		size = 1;
-	if (size >= CFG->sample_bytes * 16)
+	u64 mean = CFG->sample_bytes;
+	size = sampled_bytes(size);
+	if (size / 16 >= mean)
 		return 1 << HT_SCALE_BITS;
+	for (; size >> 32; size >>= 1)
+		mean >>= 1;
 	/* x in 2^-32 units; 1 - exp(-x) by halving: e(2x) = e(x) * (2 - e(x)) with e(x) = 1 - exp(-x). */
-	u64 x = (size << 32) / CFG->sample_bytes;
+	u64 x = (size << 32) / mean;
 	u32 halvings = 0;
 	while (x >> 26) {
 		x >>= 1;

@@ -19,33 +19,50 @@ enum { THREAD_PROBES = 64 };
 COLD void thread_named(struct ht_thread *t)
 {
 	if (CFG->may_gettid)
-		t->tid = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+		STORE(&t->tid, (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0));
 	if (CFG->may_prctl)
 		system_call(SYS_prctl, 16 /* PR_GET_NAME */, (u64)t->name, 0, 0, 0, 0);
 	t->lives++;
 }
 
-static int thread_ended(const struct ht_thread *t)
+/* Is the record's thread at its end, and is it for us to have the record? Of several who ask, one hears yes. */
+static int thread_taken_over(struct ht_thread *t)
 {
-	return CFG->may_tgkill && CFG->may_gettid && t->tid &&
-	       system_call(SYS_tgkill, CFG->pid, t->tid, 0, 0, 0, 0) == -3 /* ESRCH */;
+	u32 tid = LOAD(&t->tid);
+	return CFG->may_tgkill && CFG->may_gettid && tid &&
+	       system_call(SYS_tgkill, CFG->pid, tid, 0, 0, 0, 0) == -3 /* ESRCH */ &&
+	       __atomic_compare_exchange_n(&t->tid, &tid, 0, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 static u32 node_new(struct ht_thread *t);
 
-COLD struct ht_thread *thread_add(u64 pointer)
+/*
+ * A record for the thread: a free one, or, where none is in reach, that of a thread that has ended. Free ones first,
+ * since another thread may have come to life at the ended one's address, and be at work with its record without having
+ * been named yet.
+ */
+static struct ht_thread *thread_claim(u64 pointer)
 {
 	u64 mask = T->threads.entries - 1, h = thread_hash(pointer);
-	struct ht_thread *t = 0;
-	for (u64 i = 0; i < THREAD_PROBES && !t; i++) {
+	for (u64 i = 0; i < THREAD_PROBES; i++) {
 		struct ht_thread *s = &thread_slots()[(h + i) & mask];
-		u64 is = LOAD(&s->pointer);
-		if (is == pointer)
+		u64 is = 0;
+		if (__atomic_compare_exchange_n(&s->pointer, &is, pointer, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			return s;
-		if ((is == 0 || thread_ended(s)) &&
-		    __atomic_compare_exchange_n(&s->pointer, &is, pointer, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-			t = s;
 	}
+	for (u64 i = 0; i < THREAD_PROBES; i++) {
+		struct ht_thread *s = &thread_slots()[(h + i) & mask];
+		if (thread_taken_over(s)) {
+			STORE_RELEASE(&s->pointer, pointer);
+			return s;
+		}
+	}
+	return 0;
+}
+
+COLD struct ht_thread *thread_add(u64 pointer)
+{
+	struct ht_thread *t = thread_claim(pointer);
 	if (!t)
 		return 0;
 	t->depth = 1; /* what a signal handler allocates meanwhile is nested */

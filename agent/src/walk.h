@@ -206,12 +206,12 @@ INLINE s64 check_pointers(struct ht_frame *c, u64 i)
 INLINE s64 check_indices(struct ht_frame *c, u64 i)
 {
 	u32 code_at = CFG->frame_code, instr_at = CFG->frame_instr, previous_at = CFG->frame_previous;
-	u64 instr_mask = CFG->instr_mask;
+	u64 code_mask = CFG->code_mask, instr_mask = CFG->instr_mask;
 	s64 changed = (s64)i + 1;
 	for (struct ht_frame *f = c + i;; f--) {
 		u64 p = f->frame;
 		FORGET(p);
-		u64 code = peek64(p + code_at), instr = peek64(p + instr_at) & instr_mask;
+		u64 code = peek64(p + code_at) & code_mask, instr = peek64(p + instr_at) & instr_mask;
 		u64 previous = peek64(p + previous_at);
 		if (unlikely((code ^ f->code) | (instr ^ f->instr))) {
 			if (code != f->code)

@@ -1,0 +1,77 @@
+/*
+ * hosted.c: the agent's own sources as an ordinary program, to test its tables under sanitizers.
+ *
+ *	hosted test NAME SEED     run one test; silent and 0, or a message and 1
+ *	hosted list               the tests' names
+ *	hosted fill FILE SEED     run a make-believe target on the tables in FILE, whose header is filled in, and print what
+ *	                          a reader must find there
+ */
+#include "fixture.h"
+
+#include "live.h"
+#include "walk.h"
+#include "code.h"
+#include "threads.h"
+#include "sample.h"
+#include "fill.h"
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} tests[] = {
+	{"live map", test_live_map},
+	{"live odd addresses", test_live_odd},
+	{"live full", test_live_full},
+	{"hooks", test_hooks},
+	{"realloc ends", test_realloc_ends},
+	{"inert", test_inert},
+	{"no record", test_no_record},
+	{"epochs", test_epochs},
+	{"nodes", test_nodes},
+	{"nodes full", test_nodes_full},
+	{"walk", test_walk},
+	{"walk deep", test_walk_deep},
+	{"walk thread states", test_walk_tstate},
+	{"codes", test_codes},
+	{"codes reused", test_codes_reused},
+	{"codes locked", test_codes_locked},
+	{"codes full", test_codes_full},
+	{"strings", test_strings},
+	{"threads", test_threads},
+	{"threads prefer free", test_threads_prefer_free},
+	{"threads takeover race", test_threads_takeover_race},
+	{"concurrent", test_concurrent},
+	{"sample distance", test_sample_distance},
+	{"sample weight", test_sample_weight},
+	{"sample unbiased", test_sample_unbiased},
+	{"sample failed", test_sample_failed},
+	{"sample begins", test_sample_begins},
+	{"sample codes", test_sample_codes},
+	{"filter", test_filter},
+};
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && !strcmp(argv[1], "list")) {
+		for (u32 i = 0; i < sizeof tests / sizeof *tests; i++)
+			puts(tests[i].name);
+		return 0;
+	}
+	if (argc != 4) {
+		fprintf(stderr, "usage: hosted list | test NAME SEED | fill FILE SEED\n");
+		return 2;
+	}
+	test_name = argv[2];
+	rng = seed = strtoull(argv[3], 0, 10);
+	if (!strcmp(argv[1], "fill")) {
+		fill(argv[2]);
+		return 0;
+	}
+	for (u32 i = 0; i < sizeof tests / sizeof *tests; i++)
+		if (!strcmp(tests[i].name, argv[2])) {
+			tests[i].run();
+			return 0;
+		}
+	fprintf(stderr, "no test %s\n", argv[2]);
+	return 2;
+}
