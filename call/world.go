@@ -18,6 +18,7 @@ import (
 type StoppedThread struct {
 	Tid    int
 	PC, SP mem.Addr
+	Regs   ptrace.Regs // all of its registers, zero where it is Held
 	// Held is a thread in uninterruptible sleep (a vfork's parent): it did not stop, but will, before it executes
 	// another instruction of its own.
 	Held bool
@@ -156,20 +157,19 @@ func (w *world) release(except *ptrace.Thread) error {
 // describe reads where each thread stands.
 func (w *world) describe() ([]StoppedThread, error) {
 	out := make([]StoppedThread, 0, len(w.threads))
-	var regs ptrace.Regs
 	for _, o := range w.threads {
 		t := StoppedThread{Tid: o.thread.Tid, Held: o.held}
 		if o.held {
 			t.PC, t.SP = w.plan.blockedAt(t.Tid)
 		} else {
-			err := o.thread.Regs(&regs)
+			err := o.thread.Regs(&t.Regs)
 			if errors.Is(err, ptrace.ErrGone) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			t.PC, t.SP = regs.PC(), regs.SP()
+			t.PC, t.SP = t.Regs.PC(), t.Regs.SP()
 		}
 		out = append(out, t)
 	}

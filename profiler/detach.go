@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -125,6 +126,11 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 		}
 		return d, nil
 	}
+	if a.header != nil && len(d.Foreign) == 0 {
+		if err := t.clearCopies(a); err != nil {
+			return nil, err
+		}
+	}
 	user, err := t.pointsInto(a, len(d.Foreign) > 0)
 	if err != nil {
 		return nil, err
@@ -143,8 +149,71 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	return d, t.verifyGone(a)
 }
 
+// clearCopies puts originals in the place of hooks in the interpreter's own data, when nobody stands in front of the
+// hooks any more: what tracemalloc saved when it was started keeps standing there after it was stopped. It is written
+// anew before the next use, but a thread that is on its way through tracemalloc still goes by it.
+func (t *target) clearCopies(a *placed) error {
+	modules, err := dso.Modules(t.proc, t.mem)
+	if err != nil {
+		return err
+	}
+	modules = slices.DeleteFunc(modules, func(m *dso.Module) bool { return uint64(m.Start) != a.header.Python.ModuleBase })
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return err
+	}
+	originals := map[uint64]uint64{}
+	for _, e := range a.header.Ledger {
+		if e.Kind != agent.LedgerFree {
+			originals[e.New] = e.Old
+		}
+	}
+	for _, mp := range maps {
+		if !mp.Write || mp.Shared || moduleIn(modules, mp) == "" {
+			continue
+		}
+		for at, v := range t.pointers(a, mp) {
+			old, ok := originals[v]
+			if !ok {
+				continue
+			}
+			if err := (inject.Word{Addr: at, Old: old, New: v}).Restore(t.mem); err != nil {
+				return fmt.Errorf("put back a copy of a hook: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// pointers yields the aligned words of a mapping that lead into the agent. What cannot be read has been unmapped
+// meanwhile, and holds none.
+func (t *target) pointers(a *placed, mp proc.Mapping) iter.Seq2[mem.Addr, uint64] {
+	from, to := a.text()
+	return func(yield func(at mem.Addr, v uint64) bool) {
+		buf := make([]byte, min(mp.Size(), scanChunk))
+		for base := mp.Start; base < mp.End; base += scanChunk {
+			b := buf[:min(uint64(mp.End-base), scanChunk)]
+			if err := t.mem.ReadAt(b, base); err != nil {
+				continue
+			}
+			for i := findWord(b, 0, from, to); i >= 0; i = findWord(b, i+8, from, to) {
+				if !yield(base+mem.Addr(i), binary.LittleEndian.Uint64(b[i:])) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // unhook puts back the hooked words.
 func (t *target) unhook(a *placed, d *Detachment) error {
+	all, err := t.locate()
+	if err != nil {
+		return err
+	}
+	ours := func(v uint64) bool {
+		return slices.ContainsFunc(all, func(o *placed) bool { return o.contains(mem.Addr(v)) })
+	}
 	for _, e := range a.header.Ledger {
 		if e.Kind == agent.LedgerFree {
 			continue
@@ -157,6 +226,8 @@ func (t *target) unhook(a *placed, d *Detachment) error {
 		var changed *inject.ChangedError
 		err = w.Restore(t.mem)
 		switch {
+		case errors.As(err, &changed) && ours(changed.Have):
+			// Another agent's, whose own removal takes it out.
 		case errors.As(err, &changed):
 			d.Foreign = append(d.Foreign, fmt.Sprintf("%s holds %#x, which heaptap did not put there; left alone", hookName(e), changed.Have))
 		case err != nil:
@@ -201,24 +272,13 @@ func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	from, to := a.text()
-	buf := make([]byte, scanChunk)
 	for _, mp := range maps {
-		if !mp.Write || mp.Shared || a.contains(mp.Start) || mp.Path == "[stack]" {
-			continue
-		}
 		name := moduleIn(modules, mp)
-		if name == "" && !everywhere {
+		if !mp.Write || mp.Shared || a.contains(mp.Start) || mp.Path == "[stack]" || name == "" && !everywhere {
 			continue
 		}
-		for at := mp.Start; at < mp.End; at += scanChunk {
-			b := buf[:min(uint64(mp.End-at), scanChunk)]
-			if err := t.mem.ReadAt(b, at); err != nil {
-				continue // unmapped meanwhile
-			}
-			if i := findWord(b, 0, from, to); i >= 0 {
-				return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at+mem.Addr(i)), nil
-			}
+		for at := range t.pointers(a, mp) {
+			return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at), nil
 		}
 	}
 	return "", nil
@@ -311,6 +371,10 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 	buf := make([]byte, scanStack)
 	for _, th := range threads {
 		if th.PC >= from && th.PC < to {
+			return false, nil
+		}
+		// Code that has loaded a hook's address and is about to jump there is in no system call.
+		if !th.Regs.InSyscall() && th.Regs.Holds(from, to) {
 			return false, nil
 		}
 		stack, ok := mappingAt(maps, th.SP)

@@ -32,6 +32,17 @@ func (r *Regs) ThreadPointer() mem.Addr { return mem.Addr(r.FsBase) }
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Rip = uint64(a) }
 
+// Holds reports whether a register that code computes with holds an address in [from, to).
+func (r *Regs) Holds(from, to mem.Addr) bool {
+	for _, v := range [...]uint64{r.Rax, r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp,
+		r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15} {
+		if a := mem.Addr(v); a >= from && a < to {
+			return true
+		}
+	}
+	return false
+}
+
 // InSyscall reports whether the thread was stopped inside a system call, whose number is Syscall.
 func (r *Regs) InSyscall() bool { return int64(r.OrigRax) >= 0 }
 

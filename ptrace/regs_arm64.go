@@ -31,6 +31,16 @@ func (r *Regs) ThreadPointer() mem.Addr { return 0 }
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Pc = uint64(a) }
 
+// Holds reports whether a register that code computes with holds an address in [from, to).
+func (r *Regs) Holds(from, to mem.Addr) bool {
+	for _, v := range r.X {
+		if a := mem.Addr(v); a >= from && a < to {
+			return true
+		}
+	}
+	return false
+}
+
 // InSyscall is not known from the registers alone on arm64.
 func (r *Regs) InSyscall() bool { return false }
 
