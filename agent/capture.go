@@ -16,6 +16,10 @@ import (
 type Capture struct {
 	Header Tables
 
+	// Running says that the target runs while it is copied: blocks whose words do not go together came or went
+	// meanwhile and are passed over. Otherwise they are damage.
+	Running bool
+
 	nodes, threads, slots []byte
 	leaves, bases         []byte
 	codes, arena          []byte
@@ -41,70 +45,53 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 	if h.Magic != Magic || h.Fingerprint != Fingerprint() {
 		return fmt.Errorf("tables at %v: %w", a, ErrNoTables)
 	}
-	var work []part
 	bases := h.Bases // filled as leaves are taken
 	bases.Next = h.Leaves.Next
-	for _, w := range []struct {
-		buf  *[]byte
-		win  Window
-		size uint64
-	}{
-		{&c.bases, bases, 8},
-		{&c.leaves, h.Leaves, leafSize},
-		{&c.nodes, h.Nodes, uint64(unsafe.Sizeof(Node{}))},
-		{&c.slots, h.Slots, 4},
-	} {
-		p, err := prepare(w.buf, a, w.win, w.size, h.Size, &limit)
-		if err != nil {
-			return err
-		}
-		work = append(work, p)
+	c.leafByBase = nil
+	err := copyWindows(r, a, h.Size, &limit, []window{{&c.bases, bases, 8}, {&c.leaves, h.Leaves, leafSize}})
+	if err != nil {
+		return err
 	}
 	if len(c.bases)/8 != len(c.leaves)/leafSize {
 		return badTables("%d leaves with %d bases", len(c.leaves)/leafSize, len(c.bases)/8)
 	}
-	if err := readParts(r, work); err != nil {
+	// A block is noted after its stack: where the target runs, the stacks of all blocks are there only by now.
+	fresh := new(Tables)
+	if err := r.ReadAt(bytesOf(fresh), a); err != nil {
 		return err
 	}
-	c.leafByBase = nil
+	nodes, slots := h.Nodes, h.Slots
+	nodes.Next, slots.Next = fresh.Nodes.Next, fresh.Slots.Next
+	err = copyWindows(r, a, h.Size, &limit, []window{{&c.nodes, nodes, uint64(unsafe.Sizeof(Node{}))}, {&c.slots, slots, 4}})
+	if err != nil {
+		return err
+	}
 	return c.copyThreads(r, a)
 }
 
 // CopyNames reads the code table and the strings that it refers to.
 func (c *Capture) CopyNames(r mem.Reader, a mem.Addr, limit uint64) error {
-	fresh, err := readCounters(r, a)
-	if err != nil {
+	h := &c.Header
+	fresh := new(Tables)
+	if err := r.ReadAt(bytesOf(fresh), a); err != nil {
 		return err
 	}
-	codes, err := prepare(&c.codes, a, fresh.Codes, uint64(unsafe.Sizeof(Code{})), c.Header.Size, &limit)
-	if err != nil {
-		return err
-	}
-	arena, err := prepare(&c.arena, a, fresh.Arena, 1, c.Header.Size, &limit)
-	if err != nil {
-		return err
-	}
-	return readParts(r, []part{codes, arena})
-}
-
-func readCounters(r mem.Reader, a mem.Addr) (*Tables, error) {
-	h := new(Tables)
-	return h, r.ReadAt(bytesOf(h), a)
+	codes, arena := h.Codes, h.Arena
+	codes.Next, arena.Next = fresh.Codes.Next, fresh.Arena.Next
+	return copyWindows(r, a, h.Size, &limit, []window{{&c.codes, codes, uint64(unsafe.Sizeof(Code{}))}, {&c.arena, arena, 1}})
 }
 
 // ReadThreads reads the threads' records of the tables at a, of which h is the header.
 func ReadThreads(r mem.Reader, a mem.Addr, h *Tables) ([]Thread, error) {
 	c := Capture{Header: *h}
-	limit := h.Slots.Entries * 4
-	p, err := prepare(&c.slots, a, h.Slots, 4, h.Size, &limit)
-	if err != nil {
+	limit := uint64(maxThreads * 4)
+	if err := copyWindows(r, a, h.Size, &limit, []window{{&c.slots, h.Slots, 4}}); err != nil {
 		return nil, err
 	}
-	if err := readParts(r, []part{p}); err != nil {
+	if err := c.copyThreads(r, a); err != nil {
 		return nil, err
 	}
-	err = c.copyThreads(r, a)
-	return c.Threads(), err
+	return c.Threads(), nil
 }
 
 func (c *Capture) copyThreads(r mem.Reader, a mem.Addr) error {
@@ -113,6 +100,9 @@ func (c *Capture) copyThreads(r mem.Reader, a mem.Addr) error {
 	w := c.Header.Threads
 	if w.Offset > c.Header.Size || w.Entries > (c.Header.Size-w.Offset)/size {
 		return badTables("%d threads at %#x do not fit", w.Entries, w.Offset)
+	}
+	if len(slots) > maxThreads {
+		return badTables("%d threads, where there is room for %d", len(slots), maxThreads)
 	}
 	c.threads = resize(c.threads, uint64(len(slots))*size)
 	threads := view[Thread](c.threads)
@@ -129,6 +119,26 @@ func (c *Capture) copyThreads(r mem.Reader, a mem.Addr) error {
 		}
 	}
 	return nil
+}
+
+// window is the used part of a window, to be copied to a buffer.
+type window struct {
+	to    *[]byte
+	win   Window
+	entry uint64 // bytes
+}
+
+// copyWindows copies windows of the tables at a, which are `total` bytes. What it copies is taken off limit.
+func copyWindows(r mem.Reader, a mem.Addr, total uint64, limit *uint64, windows []window) error {
+	var work []part
+	for _, w := range windows {
+		p, err := prepare(w.to, a, w.win, w.entry, total, limit)
+		if err != nil {
+			return err
+		}
+		work = append(work, p)
+	}
+	return readParts(r, work)
 }
 
 // part is one range to copy.
@@ -199,13 +209,16 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 					Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)),
 					Epoch:  uint32(word >> EpochShift & (1<<EpochBits - 1)),
 				}
-				if b.Node >= nodes || b.Domain >= Domains {
+				if b.Node >= nodes || b.Domain >= Domains { // not even a running target makes such
 					yield(Block{}, badTables("block at %v has stack %d and domain %d", b.Addr, b.Node, b.Domain))
 					return
 				}
 				if b.Size == SizeBig {
 					var ok bool
 					if b.Size, ok = c.bigSize(uint64(b.Addr) + 1<<granule); !ok {
+						if c.Running {
+							continue
+						}
 						yield(Block{}, badTables("block at %v has no size", b.Addr))
 						return
 					}

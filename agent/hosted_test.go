@@ -12,12 +12,12 @@ import (
 )
 
 // hostedFlags compile the agent's sources as an ordinary program. The linker puts the tables where the linker script
-// would put them; that they go on behind their header is what the compiler is told not to warn of.
+// would put them, above the heap and below the sanitizers' own memory; that they go on behind their header is what the compiler is told not to warn of.
 var hostedFlags = []string{
 	"-std=gnu11", "-DHT_HOSTED", "-O1", "-g", "-pthread", "-no-pie",
 	"-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-stringop-overflow", "-Wno-array-bounds",
 	"-fno-sanitize-recover=all",
-	"-Wl,--defsym=ht_tables=0x40000000,--defsym=ht_flag=0x3ff00000",
+	"-Wl,--defsym=ht_tables=0x50000000,--defsym=ht_flag=0x4ff00000",
 }
 
 // hosted builds the test program with some sanitizers and returns its path.

@@ -10,6 +10,9 @@ const (
 	nodeBatch = 64 // nodes that a thread takes at a time; also the first that are never used
 )
 
+// maxThreads is the most records of threads that any plan has.
+const maxThreads = 1 << 13
+
 // MinTables is the least that [Plan] can work with, bytes of address space.
 const MinTables = 16 << 20
 
@@ -25,7 +28,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	// A part of what is there, between bounds.
 	share := func(part, lo, hi uint64) uint64 { return min(max(size/part, lo), hi) }
 
-	threads := floorPow2(share(256<<10, 1<<8, 1<<13))
+	threads := floorPow2(share(256<<10, 1<<8, maxThreads))
 	h.FrameCapacity = share(8<<20, 1<<8, 1<<12)
 	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
 	place(&h.Slots, threads, 4, 0)

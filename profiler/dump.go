@@ -35,7 +35,7 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 		return nil, fmt.Errorf("process %d (%s): %w", pid, s, ErrNotTracked)
 	}
 	d := &Dump{}
-	c := &agent.Capture{}
+	c := &agent.Capture{Running: o.NoPause}
 	taken, err := t.capture(ctx, a, c, o, d)
 	if err != nil {
 		return nil, err

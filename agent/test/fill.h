@@ -37,6 +37,7 @@ static void fill(const char *path)
 		struct script s = {0};
 		struct place *b = &places[below(PLACES)];
 		program_step(run, &s);
+		unseen += s.calls; /* code objects, which it has from elsewhere */
 		fill_clock += !below(10);
 		if (b->live) {
 			hooks[b->domain].free(&s, (void *)b->address);
@@ -51,7 +52,7 @@ static void fill(const char *path)
 		*b = (struct place){.address = b->address, .size = some_size(), .live = 1, .domain = (u32)below(HT_DOMAINS)};
 		s.next = b->address;
 		sampled[b->domain].malloc(&s, b->size);
-		u64 w = LOAD(live_find(b->address));
+		u64 *word = live_find(b->address), w = word ? LOAD(word) : 0;
 		b->live = w >> HT_LIVE_BIT; /* not where sampling passes over it, or there is no room */
 		if (!b->live)
 			continue;

@@ -10,7 +10,10 @@ struct place {
 	u64 epoch;
 };
 
-/* Addresses where the map's parts meet, and some anywhere. Each with the room of two granules. */
+/*
+ * Addresses where the map's parts meet, and some anywhere. Each with the room of two granules. None in the first leaf,
+ * which readers take for an unused one; no system maps memory there.
+ */
 static void make_places(struct place *p)
 {
 	u64 granule = 1ull << CFG->granule_log2, leaf = granule << HT_LEAF_WORDS_LOG2;
@@ -18,14 +21,14 @@ static void make_places(struct place *p)
 	for (u32 i = 0; i < PLACES; i++) {
 		u64 a;
 		switch (i % 6) {
-		case 0: a = (1 + below(64)) * leaf - granule * below(4); break;
+		case 0: a = (2 + below(64)) * leaf - granule * below(4); break;
 		case 1: a = (1 + below(200)) * mid - granule * below(4); break;
 		case 2: a = 0x7f0000000000 + below(1 << 16) * granule; break;
 		case 3: a = top - granule * (2 + below(4096)); break;
-		case 4: a = granule * (1 + below(4096)); break;
+		case 4: a = leaf + granule * below(4096); break;
 		default: a = below(256) * mid * 7 + below(1 << 12) * granule;
 		}
-		int near = a == 0;
+		int near = a < leaf;
 		for (u32 k = 0; k < i; k++)
 			near |= a + granule >= p[k].address && p[k].address + granule >= a;
 		if (near)
