@@ -5,12 +5,13 @@
  * target's and calls nothing of it but the allocators it stands in front of and the pure getters that the tracer
  * named. One translation unit, so that a hook is one function in the end. What the data looks like is in abi.h.
  *
- * hooks.h is entered by the target; walk.h finds the Python stack, code.h names what
- * is on it, live.h notes the block; threads.h, clock.h and sample.h serve them.
+ * hooks.h is entered by the target; walk.h finds the Python stack in the trie of nodes.h, code.h names
+ * what is on it, live.h notes the block; threads.h, clock.h and sample.h serve them.
  */
 #include "base.h"
 #include "sample.h"
 #include "clock.h"
+#include "nodes.h"
 #include "threads.h"
 #include "live.h"
 #include "code.h"

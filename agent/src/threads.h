@@ -34,8 +34,6 @@ static int thread_taken_over(struct ht_thread *t)
 	       __atomic_compare_exchange_n(&t->tid, &tid, 0, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-static u32 node_new(struct ht_thread *t);
-
 /*
  * A record for the thread: a free one, or, where none is in reach, that of a thread that has ended. Free ones first,
  * since another thread may have come to life at the ended one's address, and be at work with its record without having

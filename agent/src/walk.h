@@ -10,82 +10,6 @@
 
 enum { MEET_WINDOW = 12, MEET_FRESH = 64 };
 
-INLINE struct ht_node *node_at(u32 number) { return (struct ht_node *)at(T->nodes.offset) + number; }
-
-enum { NODE_BATCH = 64 };
-
-/* A fresh node, zeroed, of the calling thread's share; 0 when the table is full. */
-static u32 node_new(struct ht_thread *t)
-{
-	if (t->nodes_next == t->nodes_end) {
-		u64 first = take(&T->nodes, NODE_BATCH);
-		if (!first)
-			return 0;
-		t->nodes_next = first;
-		t->nodes_end = first + NODE_BATCH;
-	}
-	return (u32)t->nodes_next++;
-}
-
-INLINE u32 node_hash(u32 parent, u32 code, s32 instr)
-{
-	u64 h = ((u64)parent << 32 | code) * 0x9e3779b97f4a7c15ull + (u32)instr * 0xd1342543de82ef95ull;
-	return (u32)(h >> 32 ^ h >> 17);
-}
-
-enum { BUCKETS_FIRST = 64 };
-
-COLD int buckets_grow(struct ht_thread *t)
-{
-	u32 fresh_mask = t->buckets ? t->bucket_mask * 4 + 3 : BUCKETS_FIRST - 1;
-	u64 fresh = take_bytes(((u64)fresh_mask + 1) * sizeof(u32));
-	if (!fresh)
-		return 0;
-	u32 *from = (u32 *)at(t->buckets), *to = (u32 *)at(fresh);
-	for (u32 i = 0; t->buckets && i <= t->bucket_mask; i++)
-		for (u32 n = from[i], next; n; n = next) {
-			struct ht_node *node = node_at(n);
-			next = node->next;
-			u32 *head = &to[node_hash(node->parent, node->code, node->instr) & fresh_mask];
-			node->next = *head;
-			*head = n;
-		}
-	t->buckets = fresh;
-	t->bucket_mask = fresh_mask;
-	return 1;
-}
-
-COLD u32 node_add(struct ht_thread *t, u32 parent, u32 code, s32 instr)
-{
-	if (t->node_count >= t->bucket_mask && !buckets_grow(t) && !t->buckets)
-		return parent;
-	u32 n = node_new(t);
-	if (!n)
-		return parent; /* the tables are full: the caller's stack is the best that can be said */
-	struct ht_node *node = node_at(n);
-	u32 *head = (u32 *)at(t->buckets) + (node_hash(parent, code, instr) & t->bucket_mask);
-	node->parent = parent;
-	node->code = code;
-	node->instr = instr;
-	node->next = *head;
-	*head = n;
-	t->node_count++;
-	return n;
-}
-
-INLINE u32 node_child(struct ht_thread *t, u32 parent, u32 code, s32 instr)
-{
-	if (likely(t->buckets)) {
-		u32 n = ((u32 *)at(t->buckets))[node_hash(parent, code, instr) & t->bucket_mask];
-		for (; n; n = node_at(n)->next) {
-			struct ht_node *node = node_at(n);
-			if (node->instr == instr && node->parent == parent && node->code == code)
-				return n;
-		}
-	}
-	return node_add(t, parent, code, instr);
-}
-
 INLINE u64 frame_code(u64 frame) { return peek64(frame + CFG->frame_code) & CFG->code_mask; }
 INLINE u64 frame_instr(u64 frame) { return peek64(frame + CFG->frame_instr) & CFG->instr_mask; }
 INLINE u64 frame_previous(u64 frame) { return peek64(frame + CFG->frame_previous); }
@@ -173,47 +97,24 @@ COLD void walk_forget(struct ht_thread *t, u32 generation)
 	}
 }
 
-/*
- * Both check functions compare c[i] and the frames below it with the target, take over what changed in code and
- * instruction, and return the outermost that did (i + 1: none), or CHAIN_DIFFERS when the frames are others.
- */
 enum { CHAIN_DIFFERS = -1 };
 
-/* An instruction's address says which code object it is in, so that it is compared alone. */
-INLINE s64 check_pointers(struct ht_frame *c, u64 i)
+/*
+ * Compares c[i] and the frames below it with the target, takes over what changed in code and instruction, and returns
+ * the outermost that did (i + 1: none), or CHAIN_DIFFERS when the frames are others. An instruction's address says
+ * which code object it is in; `with_code` is for indices, which do not.
+ */
+INLINE s64 check_chain(struct ht_frame *c, u64 i, int with_code)
 {
 	u32 instr_at = CFG->frame_instr, previous_at = CFG->frame_previous;
+	u64 instr_mask = with_code ? CFG->instr_mask : ~0ull;
 	s64 changed = (s64)i + 1;
 	for (struct ht_frame *f = c + i;; f--) {
 		u64 p = f->frame;
 		FORGET(p);
-		u64 instr = peek64(p + instr_at), previous = peek64(p + previous_at);
-		if (unlikely(instr != f->instr)) {
+		u64 instr = peek64(p + instr_at) & instr_mask, previous = peek64(p + previous_at);
+		if (unlikely(instr != f->instr || (with_code && frame_code(p) != f->code))) {
 			u64 code = frame_code(p);
-			if (code != f->code)
-				f->code_number = HT_CODE_NONE;
-			f->code = code;
-			f->instr = instr;
-			changed = f - c;
-		}
-		if (f == c)
-			return previous ? CHAIN_DIFFERS : changed;
-		if (unlikely(previous != f[-1].frame))
-			return CHAIN_DIFFERS;
-	}
-}
-
-INLINE s64 check_indices(struct ht_frame *c, u64 i)
-{
-	u32 code_at = CFG->frame_code, instr_at = CFG->frame_instr, previous_at = CFG->frame_previous;
-	u64 code_mask = CFG->code_mask, instr_mask = CFG->instr_mask;
-	s64 changed = (s64)i + 1;
-	for (struct ht_frame *f = c + i;; f--) {
-		u64 p = f->frame;
-		FORGET(p);
-		u64 code = peek64(p + code_at) & code_mask, instr = peek64(p + instr_at) & instr_mask;
-		u64 previous = peek64(p + previous_at);
-		if (unlikely((code ^ f->code) | (instr ^ f->instr))) {
 			if (code != f->code)
 				f->code_number = HT_CODE_NONE;
 			f->code = code;
@@ -256,7 +157,7 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 	}
 
 	/* c[i] is on the live chain. `changed` is the outermost frame whose node must be looked up again. */
-	s64 changed = CFG->instr_kind == HT_INSTR_POINTER ? check_pointers(c, i) : check_indices(c, i);
+	s64 changed = CFG->instr_kind == HT_INSTR_POINTER ? check_chain(c, i, 0) : check_chain(c, i, 1);
 	if (unlikely(changed == CHAIN_DIFFERS))
 		return walk_all(t, c, frame);
 	if (unlikely(i + 1 + m > T->frame_capacity))
