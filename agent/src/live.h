@@ -114,10 +114,13 @@ INLINE int live_set(u64 address, u64 size, u32 node, u32 domain, u64 epoch)
 	return 1;
 }
 
-/* Addresses of sampled blocks and of known code objects are counted by hash; see HT_FILTER_LOG2. */
+/*
+ * Addresses of sampled blocks and of known code objects are counted by hash; see HT_FILTER_LOG2. Blocks that are
+ * neighbours have counters that are, so that a busy pool's stay in the cache.
+ */
 INLINE u8 *filter_of(u64 address)
 {
-	return at(T->filter.offset) + ((address >> 4) * 0x9e3779b97f4a7c15ull >> (64 - HT_FILTER_LOG2));
+	return at(T->filter.offset) + ((address >> 4 ^ address >> (4 + HT_FILTER_LOG2)) & ((1 << HT_FILTER_LOG2) - 1));
 }
 
 static void filter_change(u64 address, int by)
