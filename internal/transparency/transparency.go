@@ -104,3 +104,12 @@ func Compare(without, with Results) []Difference {
 	}
 	return differences
 }
+
+// MostFrequent is the outcome that occurs most often, the first of them in a tie.
+func MostFrequent(outcomes []string) string {
+	counts := map[string]int{}
+	for _, outcome := range outcomes {
+		counts[outcome]++
+	}
+	return slices.MaxFunc(outcomes, func(a, b string) int { return counts[a] - counts[b] })
+}
