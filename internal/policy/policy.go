@@ -88,7 +88,7 @@ func (f File) at(node ast.Node, message string, args ...any) string {
 	return fmt.Sprintf("%s:%d: %s", f.Path, f.set.Position(node.Pos()).Line, fmt.Sprintf(message, args...))
 }
 
-// Imports are the import paths of the file.
+// imports are the import paths of the file.
 func (f File) imports() map[string]ast.Node {
 	found := map[string]ast.Node{}
 	for _, spec := range f.Syntax.Imports {
