@@ -76,9 +76,9 @@ func TestRandomInstants(t *testing.T) {
 			rnd := newRand(t)
 			n := times(t, 125)
 			for i := range n {
-				letRun(t, rnd, 5*time.Millisecond)
+				letRun(t, rnd, 3*time.Millisecond)
 				mustAttach(t, tg.Pid())
-				letRun(t, rnd, 5*time.Millisecond)
+				letRun(t, rnd, 3*time.Millisecond)
 				if i%5 == 0 {
 					mustDump(t, tg.Pid())
 				}
