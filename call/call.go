@@ -26,7 +26,9 @@
 //
 // Nothing is ever written to the part of a stack that is in use. Frames live in memory given by [Session.UseMemory], or
 // until then in pages of the thread's own stack that were never touched; where a thread has none, in the unused tail
-// of a read-only page, which has no room for a signal handler in the instant between commit and mask.
+// of a read-only page. No signal handler could run there in the instants between commit and mask: then the commit is a
+// detour through the cave's shelter, which stays on the thread's stack until it has blocked signals, and so is the way
+// back while the mask is restored.
 //
 // A tracer that was killed in the middle leaves its record. The next one finds it and first lets that thread finish,
 // since two frames in one place would destroy each other.

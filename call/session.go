@@ -245,8 +245,8 @@ func (s *Session) writeRecord(r record) error {
 }
 
 // commit makes the thread do what regs say, and then restore itself from the frame. First the registers, then the
-// mask: a mask that is blocked without a frame to restore it would stay so. In between a signal may come if we are
-// killed, so that first registers with which its handler can run are the frame's own only where it can run on them.
+// mask: a mask that is blocked without a frame to restore it would stay so. If we are killed in between, a signal's
+// handler runs below the frame; where it could not, the thread is given shelter first.
 func (s *Session) commit(regs *ptrace.Regs) error {
 	if err := fault.Err("call/committing"); err != nil {
 		return err
