@@ -30,6 +30,16 @@ func hosted(t testing.TB, sanitizers ...string) string {
 		}
 		t.Skipf("the agent's C tests need gcc: %v", err)
 	}
+	// The compiler's reading is unknown to the go command, which would show an older result for other sources.
+	sources, err := filepath.Glob("*/*.[ch]") // src and test
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("sources: %v, %v", sources, err)
+	}
+	for _, name := range sources {
+		if _, err := os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	program := filepath.Join(t.TempDir(), "hosted")
 	args := append([]string{"-o", program, "test/hosted.c"}, hostedFlags...)
 	args = append(append(args, sanitizers...), "-lm")

@@ -73,6 +73,34 @@ static void test_codes_reused(void)
 	free(c);
 }
 
+/* Few live at a time, each elsewhere: what retired entries fill is cleared again, in the same two tables. */
+static void test_codes_moving(void)
+{
+	enum { N = 4000, LIVE = 60 };
+	tables((struct plan){0});
+	scripted();
+	struct script s = {0};
+	struct program_code *c = codes_new(N);
+	for (u32 i = 0; i < N; i++)
+		code_becomes(&c[i], i % 50);
+	u64 grown = 0;
+	for (u32 i = 0; i < 10 * N; i++) {
+		CHECK(code_record(number_of(&c[i % N]))->first_line == c[i % N].code.first_line, "code %u", i);
+		if (i >= LIVE)
+			ht_obj_free(&s, &c[(i - LIVE) % N].code);
+		for (u32 k = i < LIVE ? 0 : i - LIVE + 1; k <= i; k += 7)
+			CHECK(code_find((u64)&c[k % N].code), "code %u of %u", k, i);
+		u64 table = T->code_slots, used = 0;
+		for (u64 k = 0; i % 100 == 0 && k < 1ull << (table & 0xff); k++)
+			used += ((struct ht_code_slot *)at(table >> 8))[k].address != 0;
+		CHECK(i % 100 || used == T->code_slots_used, "%llu slots used, %llu counted", used, T->code_slots_used);
+		if (i == N)
+			grown = T->arena.next;
+	}
+	CHECK(T->arena.next == grown, "the arena grew by %llu bytes", T->arena.next - grown);
+	free(c);
+}
+
 /* With the lock held by a thread that does not run: no name, no wait, and nothing wrong afterwards. */
 static void test_codes_locked(void)
 {

@@ -83,7 +83,7 @@ static void fill(const char *path)
 			printf("stack %u%s\n", n, stacks[n]);
 			free(stacks[n]);
 		}
-	printf("unseen %llu\n", unseen);
 	program_free(run);
+	printf("unseen %llu\n", unseen + CODES);
 	munmap(T, size);
 }

@@ -34,6 +34,7 @@ static const struct {
 	{"walk thread states", test_walk_tstate},
 	{"codes", test_codes},
 	{"codes reused", test_codes_reused},
+	{"codes moving", test_codes_moving},
 	{"codes locked", test_codes_locked},
 	{"codes full", test_codes_full},
 	{"strings", test_strings},

@@ -12,6 +12,8 @@ static u32 dead_tid(void)
 	pthread_t thread;
 	u32 tid;
 	CHECK(!pthread_create(&thread, 0, nothing, &tid) && !pthread_join(thread, 0), "thread");
+	while (!syscall(SYS_tgkill, getpid(), tid, 0)) /* joined a moment before the kernel is done with it */
+		relax();
 	return tid;
 }
 

@@ -51,13 +51,6 @@ static struct program *program_new(u32 generators)
 	return p;
 }
 
-static void program_free(struct program *p)
-{
-	current = 0;
-	free(p->codes);
-	free(p);
-}
-
 static struct program_code *code_of(const struct frame *f)
 {
 	return (struct program_code *)((f->code & ~3ull) - offsetof(struct program_code, code));
@@ -96,7 +89,8 @@ static void push(struct program *p)
 		slot = (slot + 1) % POOL;
 	p->used[slot] = 1;
 	struct frame *f = &p->pool[slot];
-	f->owner = below(10) ? below(4) ? OWNER_THREAD : OWNER_GENERATOR : OWNER_SHIM;
+	/* An address is a generator's, or the thread's own stack's: the walk relies on it where code and instruction agree. */
+	f->owner = below(10) ? slot % 4 ? OWNER_THREAD : OWNER_GENERATOR : OWNER_SHIM;
 	if (f->owner == OWNER_SHIM) {
 		f->code = below(2) ? 0 : (u64)&p->tstate; /* no code object */
 		f->instr = roll();
@@ -148,6 +142,17 @@ static void rehang(struct program *p)
 	memmove(s + i - drop, s + i, (n - i) * sizeof *s);
 	p->depth[p->on] = n - drop;
 	p->pool[s[i - drop]].previous = i > drop ? (u64)&p->pool[s[i - drop - 1]] : 0;
+}
+
+/* Its code objects are freed as the interpreter does it: another program may get their memory. */
+static void program_free(struct program *p)
+{
+	struct script s = {0};
+	for (u32 i = 0; i < CODES; i++)
+		ht_obj_free(&s, &p->codes[i].code);
+	current = 0;
+	free(p->codes);
+	free(p);
 }
 
 static void code_replace(struct program *p, struct script *s)
@@ -227,7 +232,8 @@ static void expect_stack(struct program *p, u32 node)
 		CHECK(n->code >= HT_CODE_FIRST, "code %u at depth %llu", n->code, seen);
 		struct ht_code *r = code_record(n->code);
 		CHECK(blob_is(&r->qualname, &c->qualname) && blob_is(&r->name, &c->name) && r->first_line == c->code.first_line,
-		      "frame %llu is not %s", seen, (char *)c->qualname.ascii);
+		      "frame %llu is %.*s, not %s", seen, (int)r->qualname.length, (char *)at(r->qualname.offset),
+		      (char *)c->qualname.ascii);
 		CHECK(n->instr == (s32)instr, "frame %llu: instruction %d, not %llu", seen, n->instr, instr);
 		CHECK(n->parent < node, "parent %u of %u", n->parent, node);
 		node = n->parent;
