@@ -12,7 +12,7 @@ traceback_of.argtypes = [ctypes.c_uint, ctypes.c_size_t]
 
 
 def measure(program, name):
-    global traces
+    global traces, traces_after
     gc.disable()
     code = compile(program, name, "exec")
     tracemalloc.start(100)
@@ -20,8 +20,10 @@ def measure(program, name):
     exec(code, space)
     kept.append(space)
     gc.collect()
+    stop, pid, number = os.kill, os.getpid(), int(signal.SIGSTOP)
     traces = _tracemalloc._get_traces()
-    os.kill(os.getpid(), signal.SIGSTOP)  # the test looks now: nothing has happened since
+    stop(pid, number)  # the test looks now
+    traces_after = _tracemalloc._get_traces()
 
 
 class Nothing(object):
@@ -65,8 +67,8 @@ def answer(line):
             known.append("".join("%s:%d\n" % (frame[0], frame[1]) for frame in traceback))
         return index[traceback]
 
-    if request == "traces":
-        out = [[number(t[2]), t[1]] for t in traces]
+    if request in ("traces", "traces after"):
+        out = [[number(t[2]), t[1]] for t in (traces if request == "traces" else traces_after)]
         return json.dumps({"tracebacks": known, "blocks": out})
     tracebacks = [traceback_of(0, address) for address, size in request]
     own = tracemalloc.get_tracemalloc_memory()
