@@ -35,6 +35,7 @@
 package call
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,11 @@ type Options struct {
 }
 
 const defaultTimeout = 10 * time.Second
+
+func (o Options) orDefault() Options {
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	return o
+}
 
 // Plan is everything that could be prepared before stopping anything. It is good for many borrowings, one at a time,
 // and for the program that the process ran when it was prepared: after an exec, borrowing fails with [ErrChanged].
@@ -82,37 +88,63 @@ func Prepare(p *proc.Process, opts Options) (*Plan, error) {
 	if !supported {
 		return nil, fmt.Errorf("prepare process %d: %w", p.Pid, ErrUnsupported)
 	}
-	if opts.Timeout == 0 {
-		opts.Timeout = defaultTimeout
-	}
-	pl := &Plan{process: p, opts: opts, features: cpuComponents()}
+	pl := &Plan{process: p, opts: opts.orDefault(), features: cpuComponents()}
 	if err := pl.prepare(); err != nil {
 		return nil, fmt.Errorf("prepare process %d: %w", p.Pid, err)
 	}
 	return pl, nil
 }
 
+// Settle lets a thread finish that a tracer, killed since, had borrowed: after it, what that tracer began is done or
+// undone. It touches nothing where none was left, and writes nothing to a process in which none was ever borrowed.
+func Settle(ctx context.Context, p *proc.Process, opts Options) error {
+	if !supported {
+		return nil
+	}
+	pl := &Plan{process: p, opts: opts.orDefault()}
+	tails, err := pl.look()
+	if err != nil {
+		return fmt.Errorf("settle process %d: %w", p.Pid, err)
+	}
+	var ok bool
+	if pl.cave, ok = findCave(pl.memory, tails); !ok {
+		return nil
+	}
+	if err := pl.finishOrphan(ctx, &Report{}); err != nil {
+		return fmt.Errorf("settle process %d: %w", p.Pid, err)
+	}
+	return nil
+}
+
 func (pl *Plan) prepare() error {
-	var err error
-	if pl.memory, err = pl.process.Mem(); err != nil {
+	tails, err := pl.look()
+	if err != nil {
 		return err
 	}
-	if pl.maps, err = pl.process.Maps(); err != nil {
+	if pl.cave, err = placeCave(pl.memory, tails); err != nil {
 		return err
+	}
+	pl.shelf = findShelf(tails, pl.cave)
+	return pl.readSeccomp()
+}
+
+// look reads the mappings and finds the pages' tails.
+func (pl *Plan) look() ([]tail, error) {
+	var err error
+	if pl.memory, err = pl.process.Mem(); err != nil {
+		return nil, err
+	}
+	if pl.maps, err = pl.process.Maps(); err != nil {
+		return nil, err
 	}
 	if i := slices.IndexFunc(pl.maps, func(m proc.Mapping) bool { return m.Path == "[stack]" }); i >= 0 {
 		pl.stack = pl.maps[i]
 	}
 	auxv, err := pl.process.Auxv()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	tails := findTails(pl.memory, pl.maps, auxv)
-	if pl.cave, err = placeCave(pl.memory, tails); err != nil {
-		return err
-	}
-	pl.shelf = findShelf(tails, pl.cave)
-	return pl.readSeccomp()
+	return findTails(pl.memory, pl.maps, auxv), nil
 }
 
 // Report says what borrowing cost and what was odd.

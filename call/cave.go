@@ -37,8 +37,8 @@ var (
 func placeCave(m mem.Memory, tails []tail) (cave, error) {
 	err := errors.New("no executable page has an unused tail")
 	for _, t := range tails {
-		at := (t.End - mem.Addr(caveSize)).AlignDown(16)
-		if !t.Exec || at < t.Start {
+		at, ok := t.caveAt()
+		if !ok {
 			continue
 		}
 		if err = digCave(m, at); err == nil {
@@ -46,6 +46,24 @@ func placeCave(m mem.Memory, tails []tail) (cave, error) {
 		}
 	}
 	return cave{}, fmt.Errorf("place for code: %w", err)
+}
+
+// findCave finds the cave that an earlier tracer placed.
+func findCave(m mem.Memory, tails []tail) (cave, bool) {
+	for _, t := range tails {
+		if at, ok := t.caveAt(); ok {
+			if now, err := mem.Bytes(m, at, len(caveCode)); err == nil && bytes.Equal(now, caveCode) {
+				return cave{at}, true
+			}
+		}
+	}
+	return cave{}, false
+}
+
+// caveAt is where in the tail a cave goes, if there is room.
+func (t tail) caveAt() (mem.Addr, bool) {
+	at := (t.End - mem.Addr(caveSize)).AlignDown(16)
+	return at, t.Exec && at >= t.Start
 }
 
 func digCave(m mem.Memory, at mem.Addr) error {

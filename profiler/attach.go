@@ -32,7 +32,7 @@ import (
 // an agent that [Detach] or [Repair] removes.
 func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) {
 	began := time.Now()
-	t, err := openLocked(pid)
+	t, err := openLocked(ctx, pid)
 	if err != nil {
 		return nil, err
 	}

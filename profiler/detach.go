@@ -25,7 +25,7 @@ import (
 // it. Where something in the target still points to the agent (another tool wrapped our hooks), the agent stays as a
 // pass-through, and the result says so.
 func Detach(ctx context.Context, pid int) (*Detachment, error) {
-	t, err := openLocked(pid)
+	t, err := openLocked(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func Detach(ctx context.Context, pid int) (*Detachment, error) {
 // Repair takes out whatever heaptap left in the process: agents of attaches and detaches that were cut short, and
 // pass-throughs that nothing needs any more. It also ends tracking.
 func Repair(ctx context.Context, pid int) (*Detachment, error) {
-	t, err := openLocked(pid)
+	t, err := openLocked(ctx, pid)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/call"
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
@@ -42,13 +44,17 @@ func open(pid int) (*target, error) {
 	return &target{proc: p, mem: m}, nil
 }
 
-// openLocked is open for those who change the target.
-func openLocked(pid int) (*target, error) {
+// openLocked is open for those who change the target. What a heaptap that was killed had a thread do is done then.
+func openLocked(ctx context.Context, pid int) (*target, error) {
 	t, err := open(pid)
 	if err != nil {
 		return nil, err
 	}
 	if t.unlock, err = t.lock(); err != nil {
+		t.close()
+		return nil, err
+	}
+	if err := call.Settle(ctx, t.proc, call.Options{}); err != nil {
 		t.close()
 		return nil, err
 	}
