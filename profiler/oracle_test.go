@@ -29,9 +29,12 @@ const oracleHarness = "testdata/oracle/harness.py"
 //
 // Compared are the blocks whose traceback, on either side, goes through the program. What one side sees otherwise is
 // accounted for by cause, block by block:
-//   - own: tracemalloc's tables are raw blocks that it makes while it records another, at that block's stack;
+//   - own: tracemalloc's tables are raw blocks that it makes while it records another, at that block's stack. Any raw block
+//     that it does not trace is taken for one, as long as they are not more bytes in all than it says its tables have;
 //   - reused: the interpreter took an object from a free list. tracemalloc is told so since 3.8 (and moves the block to
-//     the stack of the reuse), an allocator is not. The block must hold an object of a type with a free list;
+//     the stack of the reuse), an allocator is not. The block must hold an object of a type with a free list. One that
+//     was freed or moved once more before tracemalloc was asked for its address cannot be told any more, and is paired
+//     with a trace of the same size: by size alone, so that a wrong stack could hide behind it;
 //   - freed: the interpreter freed it between the two looks, so that it is not in tracemalloc's next list either.
 func TestOracle(t *testing.T) {
 	programs, err := fs.Glob(oracleFiles, "testdata/oracle/*.py")
