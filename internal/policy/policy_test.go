@@ -30,6 +30,10 @@ unwind: mem dso
 call: mem proc ptrace dso unwind internal/fault
 inject: mem proc ptrace dso unwind call internal/fault
 
+# C expressions, and the join that evaluates them in a process.
+cexpr: mem
+inferior: mem proc ptrace dso unwind call cexpr
+
 # What is tracked, and how it is found in Python.
 agent: mem inject
 cpython: mem proc dso
@@ -44,7 +48,7 @@ profiler: mem proc ptrace dso unwind call inject agent cpython heap internal/fau
 # The command line. It names the engine's errors, to give each its hint and exit code.
 internal/demo:
 internal/tui: heap report profiler
-internal/cli: mem proc ptrace dso call inject agent cpython heap report profiler internal/demo internal/tui
+internal/cli: mem proc ptrace dso unwind call inject cexpr inferior agent cpython heap report profiler internal/demo internal/tui
 cmd/heaptap: internal/cli
 
 # Tools and what only tests import.

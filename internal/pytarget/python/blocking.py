@@ -307,8 +307,10 @@ def futex():
     word = ctypes.c_int.from_buffer(page)
 
     def release():
-        word.value = 1
-        must("futex", ctypes.byref(word), 1, 1, None, None, 0)  # FUTEX_WAKE
+        # The word stays as it is: a waiter that a tracer has let go may not have run yet, and would on its return find
+        # a changed word, EAGAIN, which a restarted futex(2) may answer. So wake until somebody was woken.
+        while must("futex", ctypes.byref(word), 1, 1, None, None, 0) == 0:  # FUTEX_WAKE
+            pass
     return raw("futex", ctypes.byref(word), 0, 0, None, None, 0, wanted=0, release=release)
 
 
