@@ -1,0 +1,103 @@
+// Package unwind finds the callers of a stopped thread: it steps from frame to frame by call frame information (CFI)
+// that it reads from the target's own memory, and where code has none, by what its instructions do.
+//
+// A step is only made when it is justified: by CFI, by a signal frame, by a frame pointer or by code whose return
+// address stands behind a call instruction. Else the stack ends with an error that says why. Whatever a target claims
+// is bounded; a stack never loops, since the canonical frame address has to rise with each frame of one stack.
+//
+// It knows registers and memory, and nothing of ptrace or of symbols. Only x86-64 is known; modules of other CPUs give
+// a [*MachineError].
+package unwind
+
+import (
+	"fmt"
+
+	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/mem"
+)
+
+// Options say what else an [Unwinder] may ask. The zero value asks nothing but the target's memory.
+type Options struct {
+	// Executable reports whether an address outside of all modules is code: that of a JIT compiler. nil: none is.
+	Executable func(mem.Addr) bool
+	// Section returns a section of the module's file by name, with its link-time address, or nil where there is none.
+	// It is asked for .debug_frame and .eh_frame of modules whose program headers lead to no CFI. nil: none has any.
+	Section func(m *dso.Module, name string) (data []byte, address uint64, err error)
+	// Code is code without CFI whose frames the caller knows. It goes before everything else.
+	Code []Code
+}
+
+// Code is a piece of code, at whose instructions the canonical frame address is SP + CFA and the return address stands
+// below it. Where Signal is set, SP points to a ucontext instead, as it does in the C library's rt_sigreturn. Where
+// Outermost is set, nobody called it.
+type Code struct {
+	Start, End mem.Addr
+	CFA        uint64
+	Signal     bool
+	Outermost  bool
+}
+
+// Rule says by what a frame's caller was found.
+type Rule uint8
+
+// The rules.
+const (
+	None         Rule = iota // it was not: the last frame
+	CFI                      // call frame information
+	Signal                   // the frame is rt_sigreturn, and the caller is what a signal interrupted
+	FramePointer             // RBP, verified
+	Leaf                     // the word at SP, verified to be the return address of a call of this very function
+	Instructions             // what the function's own instructions do until it returns, verified
+	Known                    // Options.Code
+)
+
+// String names the rule.
+func (r Rule) String() string {
+	names := [...]string{"none", "cfi", "signal", "frame pointer", "leaf", "instructions", "known"}
+	if int(r) < len(names) {
+		return names[r]
+	}
+	return fmt.Sprintf("Rule(%d)", uint8(r))
+}
+
+// Frame is one frame of a stack.
+type Frame struct {
+	Regs          // as they are in this frame; what a caller's frame can no longer tell is not known
+	CFA  mem.Addr // the canonical frame address: SP of the caller behind the call; 0 if How is None
+	How  Rule     // by what the caller was found
+	// Signal tells that a signal interrupted this frame: PC is the instruction that comes next, not a return address.
+	// The frame before it, which is rt_sigreturn, has How Signal.
+	Signal bool
+}
+
+// Unwinder steps through the stacks of one process. It keeps the CFI that it has read, so it is good as long as the
+// modules are loaded. It is for one goroutine.
+type Unwinder struct {
+	reader  mem.Reader
+	options Options
+	modules []*module
+}
+
+// New makes an unwinder for a process with these modules. It reads nothing yet.
+func New(mods []*dso.Module, r mem.Reader, o Options) *Unwinder {
+	u := &Unwinder{reader: r, options: o}
+	for _, m := range mods {
+		u.modules = append(u.modules, &module{Module: m})
+	}
+	return u
+}
+
+// Step describes the frame that regs belong to and makes of regs those of its caller. The frame is good also with an
+// error, but for CFA and How. [ErrOutermost] says that there is no caller; an [*EndError], that none can be found, and
+// why. regs is then as it was.
+func (u *Unwinder) Step(regs *Regs) (Frame, error) {
+	return Frame{Regs: *regs}, &EndError{PC: regs.PC, Err: ErrNoCFI}
+}
+
+// Stack returns the frames from that of regs outwards, at most limit. The error says why the stack ends where it does:
+// nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError].
+func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
+	return nil, ErrDepth
+}
+
+type module struct{ *dso.Module }
