@@ -14,6 +14,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"path"
 
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
@@ -94,6 +95,9 @@ func (m *Module) Writable(a mem.Addr) bool {
 
 // String is the module's path.
 func (m *Module) String() string { return m.Path }
+
+// Name is the last element of the module's path.
+func (m *Module) Name() string { return path.Base(m.Path) }
 
 // Symbol is one definition in a module.
 type Symbol struct {
