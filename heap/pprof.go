@@ -72,6 +72,7 @@ const (
 	keyDomain  = "domain"
 	keyThread  = "thread"
 	keyAge     = "age"
+	keySize    = "bytes"
 	unitAge    = "seconds"
 	unitBytes  = "bytes"
 	unitCount  = "count"
@@ -100,11 +101,12 @@ var metricNames = [NumMetrics]struct{ name, unit string }{
 	AllocBlocks: {"alloc_objects", unitCount},
 	PeakBytes:   {"peak_space", unitBytes},
 	PeakBlocks:  {"peak_objects", unitCount},
+	TempBlocks:  {"temporary_objects", unitCount},
 }
 
 // columnOrder is the order of sample types in the file: that of Go's heap profile, in which tools that know no default
-// type find what is in use last.
-var columnOrder = [NumMetrics]Metric{PeakBlocks, PeakBytes, AllocBlocks, AllocBytes, InuseBlocks, InuseBytes}
+// type find what is in use last. The first three are there only where something was counted.
+var columnOrder = [NumMetrics]Metric{TempBlocks, PeakBlocks, PeakBytes, AllocBlocks, AllocBytes, InuseBlocks, InuseBytes}
 
 func (kv KeyValue) check() error {
 	if kv.Key == "" || strings.Contains(kv.Key, commentSeparator) || strings.Contains(kv.Key, "\n") {

@@ -28,6 +28,10 @@ func full() *Snapshot {
 		Time: time.Unix(1_700_000_000, 123).UTC(), Duration: 90 * time.Second, SampleBytes: 512 << 10,
 		Info: []KeyValue{{"python", "3.14.0"}, {"command", "python3 -c 'a: b'"}, {"not seen",
 			"blocks from before:\nthe attach"}},
+		PeakTime: time.UnixMilli(1_699_999_999_500).UTC(),
+		Timeline: []Point{{time.UnixMilli(1_699_999_910_000).UTC(), 0, 10 << 20},
+			{time.UnixMilli(1_699_999_960_000).UTC(), 3 << 40, Unmeasured},
+			{time.UnixMilli(1_700_000_000_000).UTC(), 1 << 40, 1<<63 - 1}},
 	}
 	b := NewBuilder(s)
 	module := Frame{Func: "<module>", File: "/srv/a.py", Line: 10, FirstLine: 1}
@@ -39,9 +43,9 @@ func full() *Snapshot {
 	obj, mem, worker := b.Text("obj"), b.Text("mem"), b.Text("worker 1")
 	dict := b.Text("dict")
 	s.Records = []Record{
-		{Stack: deep, Domain: obj, Thread: worker, Type: dict, Age: 0, InuseBytes: 640, InuseBlocks: 10,
-			AllocBytes: 6400, AllocBlocks: 100, PeakBytes: 700, PeakBlocks: 11},
-		{Stack: shallow, Domain: mem, Age: 64, InuseBytes: 1 << 40, InuseBlocks: 1, AllocBytes: 1 << 40,
+		{Stack: deep, Domain: obj, Thread: worker, Type: dict, Age: 0, MinSize: 16, MaxSize: 200, InuseBytes: 640,
+			InuseBlocks: 10, AllocBytes: 6400, AllocBlocks: 100, PeakBytes: 700, PeakBlocks: 11, TempBlocks: 60},
+		{Stack: shallow, Domain: mem, Age: 64, MinSize: 1 << 40, MaxSize: 1 << 40, InuseBytes: 1 << 40, InuseBlocks: 1, AllocBytes: 1 << 40,
 			AllocBlocks: 1},
 		{Stack: deep, Domain: mem, Age: UnknownAge, AllocBytes: 16, AllocBlocks: 1},
 		{Stack: None, Domain: mem, Age: UnknownAge, InuseBytes: 48, InuseBlocks: 3, AllocBytes: 48, AllocBlocks: 3},
@@ -56,13 +60,14 @@ func plain(s *Snapshot) any {
 		Stack                []Frame
 		Domain, Thread, Type string
 		Age                  int32
+		MinSize, MaxSize     int64
 		Values               Values
 	}
 	var records []record
 	for i := range s.Records {
 		r := &s.Records[i]
 		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), r.Age,
-			r.Values()})
+			r.MinSize, r.MaxSize, r.Values()})
 	}
 	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	return struct {
@@ -70,8 +75,10 @@ func plain(s *Snapshot) any {
 		Duration    time.Duration
 		SampleBytes uint64
 		Info        []KeyValue
+		PeakTime    time.Time
+		Timeline    []Point
 		Records     []record
-	}{s.Time, s.Duration, s.SampleBytes, s.Info, records}
+	}{s.Time, s.Duration, s.SampleBytes, s.Info, s.PeakTime, s.Timeline, records}
 }
 
 func write(t testing.TB, s *Snapshot) []byte {
@@ -117,7 +124,7 @@ func TestWriteIsPprof(t *testing.T) {
 	for _, st := range p.SampleType {
 		types = append(types, st.Type+"/"+st.Unit)
 	}
-	want := "peak_objects/count peak_space/bytes alloc_objects/count alloc_space/bytes " +
+	want := "temporary_objects/count peak_objects/count peak_space/bytes alloc_objects/count alloc_space/bytes " +
 		"inuse_objects/count inuse_space/bytes"
 	if got := strings.Join(types, " "); got != want {
 		t.Errorf("sample types %s, want %s", got, want)
@@ -127,7 +134,8 @@ func TestWriteIsPprof(t *testing.T) {
 		t.Errorf("default %q, period %d %+v", p.DefaultSampleType, p.Period, p.PeriodType)
 	}
 	if diff := gocmp.Diff([]string{"python: 3.14.0", "command: python3 -c 'a: b'",
-		"not seen: blocks from before:\nthe attach"}, p.Comments); diff != "" {
+		"not seen: blocks from before:\nthe attach", "peak at: 2023-11-14T22:13:19.500Z",
+		"timeline: 1699999910000,0,10485760 50000,3298534883328, 40000,-2199023255552,9223372036844290047"}, p.Comments); diff != "" {
 		t.Error(diff)
 	}
 	first := p.Sample[2] // in the order of the trie: without a stack, <module>, the deep one
@@ -139,17 +147,17 @@ func TestWriteIsPprof(t *testing.T) {
 		"Handler.get.<locals>.<lambda>:21 Handler.get:20 Handler.get:20 <module>:10"; got != want {
 		t.Errorf("first stack %s, want %s", got, want)
 	}
-	if diff := gocmp.Diff([]int64{11, 700, 100, 6400, 10, 640}, first.Value); diff != "" {
+	if diff := gocmp.Diff([]int64{60, 11, 700, 100, 6400, 10, 640}, first.Value); diff != "" {
 		t.Error(diff)
 	}
 	if diff := gocmp.Diff(map[string][]string{"type": {"dict"}, "domain": {"obj"}, "thread": {"worker 1"}},
 		first.Label); diff != "" {
 		t.Error(diff)
 	}
-	if diff := gocmp.Diff(map[string][]int64{"age": {0}}, first.NumLabel); diff != "" {
+	if diff := gocmp.Diff(map[string][]int64{"age": {0}, "bytes": {16, 200}}, first.NumLabel); diff != "" {
 		t.Error(diff)
 	}
-	if diff := gocmp.Diff(map[string][]string{"age": {"seconds"}}, first.NumUnit); diff != "" {
+	if diff := gocmp.Diff(map[string][]string{"age": {"seconds"}, "bytes": {"bytes", "bytes"}}, first.NumUnit); diff != "" {
 		t.Error(diff)
 	}
 
@@ -350,6 +358,10 @@ func TestWriteRefuses(t *testing.T) {
 			for range MaxDepth {
 				s.Stacks = append(s.Stacks, Stack{Parent: int32(len(s.Stacks)) - 1})
 			}
+		},
+		"blocks of 9 to 8 bytes": func(s *Snapshot) { s.Records[1].MinSize, s.Records[1].MaxSize = 9, 8 },
+		"point 1 of the timeline is before point 0": func(s *Snapshot) {
+			s.Timeline[1].Time = s.Timeline[0].Time.Add(-time.Second)
 		},
 		"line -1 in a function":          func(s *Snapshot) { s.Frames[1].Line = -1 },
 		"has neither a newline nor \": ": func(s *Snapshot) { s.Info[0].Key = "a: b" },

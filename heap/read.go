@@ -26,7 +26,8 @@ var ErrNotHeap = errors.New("not a heap profile")
 // Read reads a snapshot as [Snapshot.Write] writes it, or any other heap profile in pprof's format (profile.proto,
 // gzipped or not): those of Go, of tcmalloc and jemalloc by way of pprof, of Node.js, of Datadog's Python profiler.
 //
-// Of a foreign profile it takes the sample types that it knows and the labels type, domain, thread and age; Info names
+// Of a foreign profile it takes the sample types that it knows and the labels type, domain, thread, age and bytes;
+// Info names
 // the sample types that were left out. Addresses without a symbol become functions named by them. It refuses
 // profiles without a known sample type in bytes ([ErrNotHeap]) and those with negative values, which are differences.
 //
@@ -434,6 +435,12 @@ func (d *decoder) label(r *Record, f field) error {
 		r.Thread = d.build.Text(text)
 	case name == keyAge && units == unitAge && num <= math.MaxInt32:
 		r.Age = int32(num)
+	case name == keySize && units == unitBytes && num <= math.MaxInt64:
+		// One label for blocks of one size, two for the smallest and the largest.
+		if r.MaxSize == 0 {
+			r.MinSize = int64(num)
+		}
+		r.MinSize, r.MaxSize = min(r.MinSize, int64(num)), max(r.MaxSize, int64(num))
 	}
 	return nil
 }
@@ -537,9 +544,26 @@ func (d *decoder) header() error {
 		if err != nil {
 			return err
 		}
-		d.s.Info = append(d.s.Info, parseComment(comment))
+		d.comment(parseComment(comment))
 	}
 	return nil
+}
+
+// comment takes a comment for what it says. One that only looks like a time or a timeline is a fact like others.
+func (d *decoder) comment(kv KeyValue) {
+	switch kv.Key {
+	case keyPeakTime:
+		if at, err := time.Parse(momentForm, kv.Value); err == nil && d.s.PeakTime.IsZero() {
+			d.s.PeakTime = at
+			return
+		}
+	case keyTimeline:
+		if points, err := parseTimeline(kv.Value); err == nil && d.s.Timeline == nil {
+			d.s.Timeline = points
+			return
+		}
+	}
+	d.s.Info = append(d.s.Info, kv)
 }
 
 func parseComment(comment string) KeyValue {

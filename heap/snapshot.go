@@ -45,11 +45,16 @@ type Record struct {
 	Domain int32 // index in Snapshot.Strings: class of allocator, "raw", "mem", "obj"
 	Thread int32 // index in Snapshot.Strings: name of the thread that allocated
 	Type   int32 // index in Snapshot.Strings: type of the object in the block
-	Age    int32 // seconds since allocation, the lower bound of its bucket; UnknownAge
+	Age    int32 // seconds since allocation, the lower bound of its bucket (see AgeBucket); UnknownAge
+
+	// The smallest and the largest of the live blocks (of a sampled snapshot: of those that were sampled), bytes; both
+	// 0 where that is not known.
+	MinSize, MaxSize int64
 
 	InuseBytes, InuseBlocks int64 // live when the snapshot was taken
 	AllocBytes, AllocBlocks int64 // ever allocated since tracking began
 	PeakBytes, PeakBlocks   int64 // live when the process's tracked memory was at its highest
+	TempBlocks              int64 // of those ever allocated: freed again at once, within few allocations of their thread
 }
 
 // KeyValue is a fact about a snapshot for human readers: the interpreter's version, the command, what was not seen.
@@ -58,11 +63,23 @@ type KeyValue struct {
 	Value string
 }
 
+// Point is a moment in the life of a process.
+type Point struct {
+	Time    time.Time // to the millisecond
+	Tracked uint64    // bytes that tracking saw allocated and not yet freed; Unmeasured
+	RSS     uint64    // bytes of the process in physical memory; Unmeasured
+}
+
+// Unmeasured is the value of a Point that nobody took.
+const Unmeasured = math.MaxUint64
+
 // Snapshot is the state of a heap at one instant. The zero value is a valid, empty snapshot.
 type Snapshot struct {
 	Time        time.Time     // when it was taken
 	Duration    time.Duration // since tracking began
 	SampleBytes uint64        // mean distance between samples; 0 where every block was counted
+	PeakTime    time.Time     // when tracked memory was at its highest, to the millisecond; zero where unknown
+	Timeline    []Point       // from when tracking began, in the order of time
 
 	Strings []string // texts of labels; the first, where there is one, is ""
 	Frames  []Frame
@@ -71,7 +88,7 @@ type Snapshot struct {
 	Info    []KeyValue // in the order in which a reader should see them
 }
 
-// Metric is one of the six values of a record.
+// Metric is one of the values of a record.
 type Metric int
 
 // The metrics, in the order of [Values].
@@ -82,6 +99,7 @@ const (
 	AllocBlocks
 	PeakBytes
 	PeakBlocks
+	TempBlocks
 	NumMetrics
 )
 
@@ -96,8 +114,14 @@ func (m Metric) String() string {
 // Bytes tells whether the metric counts bytes, not blocks.
 func (m Metric) Bytes() bool { return m == InuseBytes || m == AllocBytes || m == PeakBytes }
 
-// Other is the metric of the same blocks in the other unit: blocks for bytes, bytes for blocks.
-func (m Metric) Other() Metric { return m ^ 1 }
+// Other is the metric of the same blocks in the other unit: blocks for bytes, bytes for blocks. Temporary blocks are
+// counted only: TempBlocks is its own other.
+func (m Metric) Other() Metric {
+	if m == TempBlocks {
+		return m
+	}
+	return m ^ 1
+}
 
 // Values holds all metrics of something, indexed by Metric.
 type Values [NumMetrics]int64
@@ -114,7 +138,8 @@ func (v Values) IsZero() bool { return v == Values{} }
 
 // Values returns the record's values.
 func (r *Record) Values() Values {
-	return Values{r.InuseBytes, r.InuseBlocks, r.AllocBytes, r.AllocBlocks, r.PeakBytes, r.PeakBlocks}
+	return Values{r.InuseBytes, r.InuseBlocks, r.AllocBytes, r.AllocBlocks, r.PeakBytes, r.PeakBlocks,
+		r.TempBlocks}
 }
 
 // SetValues sets the record's values.
@@ -122,6 +147,7 @@ func (r *Record) SetValues(v Values) {
 	r.InuseBytes, r.InuseBlocks = v[InuseBytes], v[InuseBlocks]
 	r.AllocBytes, r.AllocBlocks = v[AllocBytes], v[AllocBlocks]
 	r.PeakBytes, r.PeakBlocks = v[PeakBytes], v[PeakBlocks]
+	r.TempBlocks = v[TempBlocks]
 }
 
 // Text returns the string that a record's label refers to.
@@ -184,6 +210,9 @@ func (s *Snapshot) Check() error {
 			return fmt.Errorf("check snapshot: record %d: %w", i, err)
 		}
 	}
+	if err := checkTimeline(s.Timeline); err != nil {
+		return fmt.Errorf("check snapshot: %w", err)
+	}
 	for _, kv := range s.Info {
 		if err := kv.check(); err != nil {
 			return fmt.Errorf("check snapshot: info %q: %w", kv.Key, err)
@@ -203,6 +232,9 @@ func (s *Snapshot) checkRecord(r *Record, total *Values) error {
 	}
 	if r.Age < UnknownAge {
 		return fmt.Errorf("age %d s", r.Age)
+	}
+	if r.MinSize < 0 || r.MaxSize < r.MinSize {
+		return fmt.Errorf("blocks of %d to %d bytes", r.MinSize, r.MaxSize)
 	}
 	for m, v := range r.Values() {
 		if v < 0 {

@@ -11,8 +11,9 @@ import (
 )
 
 // Write writes the snapshot as a gzipped pprof profile in the shape of Go's heap profile: sample types alloc_objects,
-// alloc_space, inuse_objects and inuse_space (the default), preceded by peak_* where any record has a peak; labels
-// type, domain and thread (texts) and age (seconds); stacks leaf first; Info as comments "key: value".
+// alloc_space, inuse_objects and inuse_space (the default), preceded by temporary_objects and peak_* where any record has such; labels type, domain and
+// thread (texts), age (seconds) and bytes (the size of the live blocks, or two: the smallest and the largest); stacks
+// leaf first; Info, PeakTime and Timeline as comments "key: value".
 //
 // Records are written in the order of their stacks in the trie.
 //
@@ -81,10 +82,11 @@ func (e *encoder) flush() {
 }
 
 func (e *encoder) profile() {
-	columns := columnOrder[:]
-	if total := e.s.Total(); total[PeakBytes] == 0 && total[PeakBlocks] == 0 {
-		columns = columns[2:]
-	}
+	total := e.s.Total()
+	peak := total[PeakBytes] != 0 || total[PeakBlocks] != 0
+	columns := slices.DeleteFunc(slices.Clone(columnOrder[:]), func(m Metric) bool {
+		return m == TempBlocks && total[m] == 0 || (m == PeakBytes || m == PeakBlocks) && !peak
+	})
 	for _, m := range columns {
 		e.emit(profileSampleType, e.valueType(m.String(), metricNames[m].unit))
 	}
@@ -99,12 +101,22 @@ func (e *encoder) profile() {
 	e.emit(profilePeriodType, e.valueType(periodType, unitBytes))
 	e.pending = appendVarint(e.pending, profilePeriod, max(e.s.SampleBytes, exactPeriod))
 	for _, kv := range e.s.Info {
-		e.pending = appendVarint(e.pending, profileComment, e.text(kv.Key+commentSeparator+kv.Value))
+		e.comment(kv)
+	}
+	if !e.s.PeakTime.IsZero() {
+		e.comment(KeyValue{keyPeakTime, e.s.PeakTime.UTC().Format(momentForm)})
+	}
+	if len(e.s.Timeline) > 0 {
+		e.comment(KeyValue{keyTimeline, formatTimeline(e.s.Timeline)})
 	}
 	e.pending = appendVarint(e.pending, profileDefaultType, e.text(InuseBytes.String()))
 	for _, t := range e.table {
 		e.emit(profileString, []byte(t))
 	}
+}
+
+func (e *encoder) comment(kv KeyValue) {
+	e.pending = appendVarint(e.pending, profileComment, e.text(kv.Key+commentSeparator+kv.Value))
 }
 
 func (e *encoder) valueType(name, unit string) []byte {
@@ -159,6 +171,7 @@ func (e *encoder) order() []int32 {
 type labelTexts struct {
 	strings                            []uint64 // for each of the snapshot's strings
 	domain, thread, typ, age, ageUnits uint64
+	size, sizeUnits                    uint64
 	scratch                            []byte
 }
 
@@ -166,7 +179,7 @@ func (e *encoder) labels() *labelTexts {
 	l := &labelTexts{
 		strings: make([]uint64, max(1, len(e.s.Strings))),
 		domain:  e.text(keyDomain), thread: e.text(keyThread), typ: e.text(keyType),
-		age: e.text(keyAge), ageUnits: e.text(unitAge),
+		age: e.text(keyAge), ageUnits: e.text(unitAge), size: e.text(keySize), sizeUnits: e.text(unitBytes),
 	}
 	for i, t := range e.s.Strings {
 		l.strings[i] = e.text(t)
@@ -188,12 +201,22 @@ func (l *labelTexts) append(body []byte, r *Record) []byte {
 		body = appendBytes(body, sampleLabel, l.scratch)
 	}
 	if r.Age != UnknownAge {
-		l.scratch = appendVarint(l.scratch[:0], labelKey, l.age)
-		l.scratch = appendVarint(l.scratch, labelNum, uint64(r.Age))
-		l.scratch = appendVarint(l.scratch, labelUnit, l.ageUnits)
-		body = appendBytes(body, sampleLabel, l.scratch)
+		body = l.number(body, l.age, uint64(r.Age), l.ageUnits)
+	}
+	if r.MaxSize > 0 {
+		body = l.number(body, l.size, uint64(r.MinSize), l.sizeUnits)
+	}
+	if r.MaxSize > r.MinSize {
+		body = l.number(body, l.size, uint64(r.MaxSize), l.sizeUnits)
 	}
 	return body
+}
+
+func (l *labelTexts) number(body []byte, key, v, units uint64) []byte {
+	l.scratch = appendVarint(l.scratch[:0], labelKey, key)
+	l.scratch = appendVarint(l.scratch, labelNum, v)
+	l.scratch = appendVarint(l.scratch, labelUnit, units)
+	return appendBytes(body, sampleLabel, l.scratch)
 }
 
 // locations writes a location for each frame and one for the absent stack, their functions and the mapping.
