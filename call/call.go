@@ -46,13 +46,44 @@ import (
 	"github.com/heaptap/heaptap/proc"
 )
 
-// Options say how to borrow.
+// Options say which thread to borrow, when, and how.
 type Options struct {
-	// Timeout bounds the wait for a thread to stop, and each system call and run in it. 0 means 10 seconds.
+	// Timeout bounds the wait for a thread to stop and for a safe point, and each system call and call in it. 0 means
+	// 10 seconds.
 	Timeout time.Duration
-	// Tid is the thread to borrow; 0 chooses the one least disturbed by it.
+	// Tid is the thread to borrow; 0 chooses the one least disturbed by it among those that Name admits.
 	Tid int
+	// Name is the name of the thread to borrow, where Tid is 0 and this is not empty.
+	Name string
+
+	// When is the instant to borrow a thread at. Safe needs Busy; without, it is Now.
+	When When
+	// Busy says why a stopped thread should not be borrowed where it stands ("in malloc"), "" if it may be. It runs with
+	// the thread held, on the tracer's goroutine. Where it says why, the thread runs on for a short while and is looked at
+	// again, and others are tried, until Timeout: then Borrow fails with a *[BusyError].
+	Busy func(StoppedThread) (why string, err error)
+	// Entry is the function of When Entry, EntrySize how many bytes its code has.
+	Entry     mem.Addr
+	EntrySize uint64
+	// StopAll holds all other threads for as long as one is borrowed. None of them may be busy then, since a lock that a
+	// stopped thread holds is held for ever.
+	StopAll bool
+
+	// Keep leaves what Session.Map gave to the process for good.
+	Keep bool
+	// Trace is told each step, with the thread held. nil: nobody is.
+	Trace func(Step)
 }
+
+// When is the instant at which a thread may be borrowed.
+type When uint8
+
+// The values of When.
+const (
+	Safe  When = iota // where Busy says nothing against it
+	Now               // wherever it stands
+	Entry             // inside a call of Options.Entry that has just begun
+)
 
 const defaultTimeout = 10 * time.Second
 
