@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
@@ -21,6 +22,8 @@ type Process struct {
 	process *proc.Process
 	memory  *proc.Mem
 	stops   sync.Mutex // held while threads are stopped
+	table   symbolTable
+	source  *lines
 }
 
 // Open pins the process that has this pid now, and opens its memory.
@@ -34,7 +37,7 @@ func Open(pid int) (*Process, error) {
 		p.Close()
 		return nil, err
 	}
-	return &Process{process: p, memory: m}, nil
+	return &Process{process: p, memory: m, source: &lines{modules: make(map[*dso.Module]*moduleLines)}}, nil
 }
 
 // Close gives back what the Process holds open. The process itself is not touched.
