@@ -10,7 +10,8 @@ const (
 	Calloc          = 0x1
 	CodeBit         = 0x3e
 	CodeCut         = 0x2
-	CodeFirst       = 0x4
+	CodeDomain      = 0x4
+	CodeFirst       = 0x5
 	CodeNone        = 0x0
 	CodeRoot        = 0x1
 	CodeUnknown     = 0x3
@@ -32,7 +33,7 @@ const (
 	InstrPointer    = 0x1
 	LeafWordsLog2   = 0x9
 	LedgerAllocator = 0x1
-	LedgerEntries   = 0x62
+	LedgerEntries   = 0x5c
 	LedgerFree      = 0x0
 	LiveBit         = 0x3f
 	Magic           = 0x7061747061656821
@@ -53,6 +54,7 @@ const (
 	StateTracking   = 0x2
 	StateUnhooking  = 0x3
 	TablesOffset    = 0x100000
+	TemporaryMost   = 0x8
 	TextOffset      = 0x0
 	TstateFunction  = 0x0
 	TstateLocal     = 0x2
@@ -142,9 +144,11 @@ type Config struct {
 	MayTgkill          uint32
 	MayPrctl           uint32
 	Pid                uint32
+	Temporary          uint32
+	Pad                uint32
 }
 
-var _ [216]byte = [unsafe.Sizeof(Config{})]byte{}
+var _ [224]byte = [unsafe.Sizeof(Config{})]byte{}
 
 // Count is struct ht_count of abi.h.
 type Count struct {
@@ -192,11 +196,18 @@ type Node struct {
 	Code   uint32
 	Instr  int32
 	Next   uint32
-	Blocks uint64
-	Bytes  uint64
 }
 
-var _ [32]byte = [unsafe.Sizeof(Node{})]byte{}
+var _ [16]byte = [unsafe.Sizeof(Node{})]byte{}
+
+// Point is struct ht_point of abi.h.
+type Point struct {
+	Epoch uint32
+	Pad   uint32
+	Bytes uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Point{})]byte{}
 
 // Python is struct ht_python of abi.h.
 type Python struct {
@@ -209,6 +220,20 @@ type Python struct {
 }
 
 var _ [64]byte = [unsafe.Sizeof(Python{})]byte{}
+
+// Stat is struct ht_stat of abi.h.
+type Stat struct {
+	AllocBlocks uint64
+	AllocBytes  uint64
+	FreedBlocks uint64
+	FreedBytes  uint64
+	PeakBlocks  uint64
+	PeakBytes   uint64
+	Peak        uint64
+	Temporary   uint64
+}
+
+var _ [64]byte = [unsafe.Sizeof(Stat{})]byte{}
 
 // Tables is struct ht_tables of abi.h.
 type Tables struct {
@@ -223,7 +248,15 @@ type Tables struct {
 	Original       [3][4]uint64
 	Pad0           [4]uint64
 	Config         Config
-	Pad1           [5]uint64
+	Pad1           [4]uint64
+	Live           uint64
+	PeakBytes      uint64
+	Peak           uint64
+	PeakEpoch      uint32
+	Rising         uint32
+	TimelineDue    uint64
+	TimelineStep   uint64
+	Pad4           [2]uint64
 	Threads        Window
 	Slots          Window
 	Frames         Window
@@ -235,6 +268,9 @@ type Tables struct {
 	Bases          Window
 	Leaves         Window
 	Filter         Window
+	Stats          Window
+	Timeline       Window
+	Resident       Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -247,8 +283,10 @@ type Tables struct {
 	Pad3           uint32
 	LostThreads    uint64
 	OrphanFrees    uint64
+	LiveOther      uint64
+	Pad5           [3]uint64
 	Python         Python
-	Ledger         [98]Ledger
+	Ledger         [92]Ledger
 }
 
 var _ [4096]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -276,7 +314,9 @@ type Thread struct {
 	Lost           uint64
 	Nested         uint64
 	Count          [8]Count
-	Reserved       [15]uint64
+	RecentNext     uint64
+	Recent         [8]uint64
+	Reserved       [6]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

@@ -20,7 +20,9 @@ type Capture struct {
 	// meanwhile and are passed over. Otherwise they are damage.
 	Running bool
 
-	nodes, threads, slots []byte
+	nodes, stats          []byte
+	threads, slots        []byte
+	timeline, resident    []byte
 	leaves, bases         []byte
 	codes, arena          []byte
 	leafByBase            map[uint64]int
@@ -60,11 +62,17 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 	if err := r.ReadAt(bytesOf(fresh), a); err != nil {
 		return err
 	}
-	nodes, slots := h.Nodes, h.Slots
-	nodes.Next, slots.Next = fresh.Nodes.Next, fresh.Slots.Next
-	err = copyWindows(r, a, h.Size, &limit, []window{{&c.nodes, nodes, uint64(unsafe.Sizeof(Node{}))}, {&c.slots, slots, 4}})
+	nodes, stats, slots := h.Nodes, h.Stats, h.Slots
+	nodes.Next, stats.Next, slots.Next = fresh.Nodes.Next, fresh.Nodes.Next, fresh.Slots.Next
+	err = copyWindows(r, a, h.Size, &limit, []window{
+		{&c.nodes, nodes, nodeSize}, {&c.stats, stats, statSize}, {&c.slots, slots, 4},
+		{&c.timeline, h.Timeline, pointSize}, {&c.resident, h.Resident, pointSize},
+	})
 	if err != nil {
 		return err
+	}
+	if len(c.stats)/int(statSize) != len(c.nodes)/int(nodeSize) {
+		return badTables("%d stacks with %d counts", len(c.nodes)/int(nodeSize), len(c.stats)/int(statSize))
 	}
 	return c.copyThreads(r, a)
 }
@@ -192,7 +200,7 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 		bases := view[uint64](c.bases)
 		words := view[uint64](c.leaves)
 		granule := uint(c.Header.Config.GranuleLog2)
-		nodes := uint32(len(c.nodes) / int(unsafe.Sizeof(Node{})))
+		nodes := uint32(len(c.nodes) / int(nodeSize))
 		for leaf := 1; leaf < len(words)>>LeafWordsLog2; leaf++ {
 			base := bases[leaf]
 			if base == 0 {
@@ -252,6 +260,23 @@ func (c *Capture) bigSize(a uint64) (uint64, bool) {
 
 // Nodes are the trie's nodes; the first [FirstNode] are never used. A node's parent has a smaller number.
 func (c *Capture) Nodes() []Node { return view[Node](c.nodes) }
+
+// Stats are what was counted at each node, by its number.
+func (c *Capture) Stats() []Stat { return view[Stat](c.stats) }
+
+// AtPeak is what was live at a node's stack when the most bytes were: blocks and bytes, scaled as the stat is.
+func (c *Capture) AtPeak(s *Stat) (blocks, bytes uint64) {
+	if c.Header.Rising == 0 && s.Peak == c.Header.Peak {
+		return s.PeakBlocks, s.PeakBytes
+	}
+	return s.AllocBlocks - s.FreedBlocks, s.AllocBytes - s.FreedBytes // not changed since
+}
+
+// Timeline is how many bytes were live, now and then: the agent's own record, oldest first.
+func (c *Capture) Timeline() []Point { return view[Point](c.timeline) }
+
+// Resident is how many bytes of the process were in memory each time that somebody looked; see [AddResident].
+func (c *Capture) Resident() []Point { return view[Point](c.resident) }
 
 // FirstNode is the smallest node number in use.
 const FirstNode = nodeBatch

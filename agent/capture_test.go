@@ -75,6 +75,10 @@ func stackText(t *testing.T, c *Capture, node uint32) string {
 	var out strings.Builder
 	for {
 		n := c.Nodes()[node]
+		if n.Code == CodeDomain {
+			node = n.Parent
+			continue
+		}
 		if n.Code == CodeRoot {
 			if n.Parent != 0 {
 				t.Errorf("root %d has parent %d", node, n.Parent)
@@ -165,11 +169,13 @@ func checkThread(t *testing.T, c *Capture, th *Thread, f filled) {
 	if live != uint64(len(f.blocks)) || liveBytes != want || th.UnseenFrees != f.unseen {
 		t.Errorf("thread: %d live blocks, %d bytes, %d unseen frees; want %d, %d, %d", live, liveBytes, th.UnseenFrees, len(f.blocks), want, f.unseen)
 	}
-	for _, n := range c.Nodes()[FirstNode:] {
-		nodes -= n.Blocks
+	for _, s := range c.Stats()[FirstNode:] {
+		nodes -= s.AllocBlocks
+		live -= s.AllocBlocks - s.FreedBlocks
+		liveBytes -= s.AllocBytes - s.FreedBytes
 	}
-	if nodes != 0 {
-		t.Errorf("nodes have %d blocks less than the thread", nodes)
+	if nodes != 0 || live != 0 || liveBytes != 0 {
+		t.Errorf("nodes have %d blocks less than the thread, %d live ones of %d bytes", nodes, live, liveBytes)
 	}
 	root := c.Nodes()[th.Root]
 	if root.Code != CodeRoot || root.Instr != c.ThreadNumber(0) || int(th.Tid) == 0 {
@@ -194,7 +200,8 @@ func smallTables() []byte {
 	}
 	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
 	place(&h.Slots, threads, 4, 2)
-	place(&h.Nodes, nodes, uint64(unsafe.Sizeof(Node{})), nodes)
+	place(&h.Nodes, nodes, nodeSize, nodes)
+	place(&h.Stats, nodes, statSize, 0)
 	place(&h.Codes, CodeFirst+2, uint64(unsafe.Sizeof(Code{})), CodeFirst+1)
 	place(&h.Arena, 256, 1, 128)
 	place(&h.Bases, leaves, 8, 1)
@@ -209,8 +216,8 @@ func smallTables() []byte {
 	thread.Pointer, thread.Root, thread.Tid, thread.Lives = 1, FirstNode, 77, 1
 	n := view[Node](b[h.Nodes.Offset:][:nodes*unsafe.Sizeof(Node{})])
 	n[FirstNode] = Node{Code: CodeRoot, Instr: 2}
-	n[FirstNode+1] = Node{Parent: FirstNode, Code: CodeFirst, Instr: 3, Blocks: 2, Bytes: 5000}
-	n[FirstNode+2] = Node{Parent: FirstNode + 1, Code: CodeFirst, Instr: 4, Blocks: 3, Bytes: 30}
+	n[FirstNode+1] = Node{Parent: FirstNode, Code: CodeFirst, Instr: 3}
+	n[FirstNode+2] = Node{Parent: FirstNode + 1, Code: CodeFirst, Instr: 4}
 	code := &view[Code](b[h.Codes.Offset:][:(CodeFirst+1)*unsafe.Sizeof(Code{})])[CodeFirst]
 	code.FirstLine = 10
 	code.File = Blob{Offset: h.Arena.Offset + 64, Length: 4, Kind: 1}

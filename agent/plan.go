@@ -8,6 +8,12 @@ const (
 	midSize  = 4 << MidEntriesLog2
 
 	nodeBatch = 64 // nodes that a thread takes at a time; also the first that are never used
+
+	nodeSize  = uint64(unsafe.Sizeof(Node{}))
+	statSize  = uint64(unsafe.Sizeof(Stat{}))
+	pointSize = uint64(unsafe.Sizeof(Point{}))
+
+	timelinePoints = 1 << 10
 )
 
 // maxThreads is the most records of threads that any plan has.
@@ -33,7 +39,12 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
 	place(&h.Slots, threads, 4, 0)
 	place(&h.Frames, threads, 2*h.FrameCapacity*uint64(unsafe.Sizeof(Frame{})), 0)
-	place(&h.Nodes, share(16, 1<<20, 1<<30)/uint64(unsafe.Sizeof(Node{})), uint64(unsafe.Sizeof(Node{})), nodeBatch)
+	nodes := share(512, 1<<15, 1<<StackBits)
+	place(&h.Nodes, nodes, nodeSize, nodeBatch)
+	place(&h.Stats, nodes, statSize, 0)
+	place(&h.Timeline, timelinePoints, pointSize, 0)
+	place(&h.Resident, timelinePoints, pointSize, 0)
+	h.TimelineStep = 1
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)

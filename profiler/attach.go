@@ -136,16 +136,12 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if err := pl.planMemory(status); err != nil {
 		return nil, err
 	}
-	*h = agent.Tables{
-		Config: h.Config, Size: h.Size, FrameCapacity: h.FrameCapacity,
-		Threads: h.Threads, Slots: h.Slots, Frames: h.Frames, Nodes: h.Nodes, Codes: h.Codes, Arena: h.Arena,
-		Filter: h.Filter, Root: h.Root, Mids: h.Mids, Bases: h.Bases, Leaves: h.Leaves,
-		Magic: agent.Magic, Fingerprint: agent.Fingerprint(), State: agent.StateHooking,
-		Started: uint64(time.Now().UnixNano()), Owner: uint64(t.proc.Pid), OwnerStart: t.proc.StartTicks(),
-		Python: agent.Python{
-			Version: packVersion(in.Version), Flavour: uint32(in.Flavour), LineFormat: uint32(in.Layout.Lines),
-			InstrUnit: instrUnit(in.Layout.Frame.InstrKind), ModuleBase: uint64(in.Module.Start),
-		},
+	h.Magic, h.Fingerprint, h.State = agent.Magic, agent.Fingerprint(), agent.StateHooking
+	h.Started = uint64(time.Now().UnixNano())
+	h.Owner, h.OwnerStart = uint64(t.proc.Pid), t.proc.StartTicks()
+	h.Python = agent.Python{
+		Version: packVersion(in.Version), Flavour: uint32(in.Flavour), LineFormat: uint32(in.Layout.Lines),
+		InstrUnit: instrUnit(in.Layout.Frame.InstrKind), ModuleBase: uint64(in.Module.Start),
 	}
 	return pl, nil
 }

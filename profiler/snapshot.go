@@ -44,7 +44,7 @@ func buildSnapshot(c *agent.Capture, info snapshotInfo) (*heap.Snapshot, uint64,
 	if err != nil {
 		return nil, 0, err
 	}
-	b.countAllocated()
+	b.countStats()
 	if err := b.resolve(s); err != nil {
 		return nil, 0, err
 	}
@@ -154,18 +154,29 @@ func ageBucket(age int64) int8 {
 	return int8(max(i, 0))
 }
 
-// countAllocated adds what was ever allocated at each stack. It is known by stack only, not by domain.
-func (b *snapshotBuilder) countAllocated() {
+// countStats adds what is known by stack only, not by domain: what was ever allocated, and what was live at the peak.
+func (b *snapshotBuilder) countStats() {
 	shift := 0
 	if b.c.Header.Config.SampleBytes != 0 {
 		shift = agent.ScaleBits
 	}
+	stats := b.c.Stats()
 	for n := agent.FirstNode; n < len(b.nodes); n++ {
-		if node := &b.nodes[n]; node.Blocks != 0 {
-			r := b.at(uint32(n), -1, -1)
-			r.AllocBlocks = int64(node.Blocks >> shift)
-			r.AllocBytes = int64(node.Bytes >> shift)
+		s := &stats[n]
+		if s.AllocBlocks == 0 {
+			continue
 		}
+		domain := int8(-1)
+		if node := &b.nodes[n]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
+			domain = int8(node.Instr)
+		}
+		r := b.at(uint32(n), domain, -1)
+		r.AllocBlocks = int64(s.AllocBlocks >> shift)
+		r.AllocBytes = int64(s.AllocBytes >> shift)
+		blocks, bytes := b.c.AtPeak(s)
+		// What a thread without the GIL is about to free may be half counted.
+		r.PeakBlocks = max(int64(blocks), 0) >> shift
+		r.PeakBytes = max(int64(bytes), 0) >> shift
 	}
 }
 
@@ -197,6 +208,10 @@ func (b *snapshotBuilder) resolve(s *heap.Snapshot) error {
 			continue
 		}
 		thread[n] = thread[node.Parent]
+		if node.Code == agent.CodeDomain { // its blocks have its parent's stack
+			stack[n] = stack[node.Parent]
+			continue
+		}
 		frame, err := b.frame(node.Code, node.Instr)
 		if err != nil {
 			return err

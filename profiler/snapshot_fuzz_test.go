@@ -32,6 +32,7 @@ func fuzzTables() []byte {
 	place(&h.Threads, 2, unsafe.Sizeof(agent.Thread{}))
 	place(&h.Slots, 2, 4)
 	place(&h.Nodes, fuzzNodes, unsafe.Sizeof(agent.Node{}))
+	place(&h.Stats, fuzzNodes, unsafe.Sizeof(agent.Stat{}))
 	place(&h.Codes, agent.CodeFirst+2, unsafe.Sizeof(agent.Code{}))
 	place(&h.Arena, 256, 1)
 	place(&h.Bases, fuzzLeaves, 8)
@@ -51,11 +52,14 @@ func fuzzTables() []byte {
 	copy(b[h.Arena.Offset+64:], "a name")
 	copy(b[h.Arena.Offset+80:], "\x80\x00\x01\x88\x02\xf0\x07\x80")
 	for i := range uint64(fuzzNodes - agent.FirstNode) {
-		n := agent.Node{Parent: agent.FirstNode + uint32(i)/2, Code: agent.CodeFirst + uint32(i)%2, Instr: int32(i), Blocks: i, Bytes: i * 10}
+		n := agent.Node{Parent: agent.FirstNode + uint32(i)/2, Code: agent.CodeFirst + uint32(i)%2, Instr: int32(i)}
 		if i < 2 {
 			n = agent.Node{Code: agent.CodeRoot, Instr: int32(i)}
 		}
 		*fuzzAt[agent.Node](b, h.Nodes.Offset, agent.FirstNode+i) = n
+		*fuzzAt[agent.Stat](b, h.Stats.Offset, agent.FirstNode+i) = agent.Stat{
+			AllocBlocks: i, AllocBytes: i * 10, FreedBlocks: i / 2, FreedBytes: i, Peak: i % 2, PeakBlocks: i, PeakBytes: i,
+		}
 		*fuzzAt[uint64](b, h.Leaves.Offset, 1<<agent.LeafWordsLog2+5+i*2) =
 			1<<agent.LiveBit | i%agent.Domains<<agent.DomainShift | i<<agent.EpochShift | i*100<<agent.SizeShift | (agent.FirstNode + i)
 	}
@@ -114,7 +118,7 @@ func FuzzBuildSnapshot(f *testing.F) {
 	f.Add(one(node(3, 0), agent.CodeFirst<<32|agent.FirstNode+3))                              // its own parent
 	f.Add(one(node(3, 0), 1000<<32|agent.FirstNode))                                           // no such code object
 	f.Add(one(node(0, unsafe.Offsetof(n.Instr)), 0x7fffffff))                                  // no such thread
-	f.Add(one(node(5, unsafe.Offsetof(n.Bytes)), 1<<63))                                       // negative as an int64
+	f.Add(one(h.Stats.Offset+5*64, 1<<63))                                       // negative as an int64
 	f.Add(one(code(unsafe.Offsetof(c.File)+8), 3<<32|9))                                       // a string of kind 3
 	f.Add(one(code(unsafe.Offsetof(c.File)+8), 4<<32|1))                                       // no code point
 	f.Add(one(code(unsafe.Offsetof(c.Lines)), 1<<60))                                          // lines from nowhere
@@ -154,7 +158,7 @@ func TestSnapshotOfDamage(t *testing.T) {
 			fuzzAt[agent.Code](b, h.Codes.Offset, agent.CodeFirst).Name.Kind = 3
 		},
 		"negative bytes": func(h *agent.Tables, b []byte) {
-			fuzzAt[agent.Node](b, h.Nodes.Offset, agent.FirstNode+4).Bytes = 1 << 63
+			fuzzAt[agent.Stat](b, h.Stats.Offset, agent.FirstNode+4).AllocBytes = 1 << 63
 		},
 		"stack out of range": func(h *agent.Tables, b []byte) {
 			*fuzzAt[uint64](b, h.Leaves.Offset, 1<<agent.LeafWordsLog2) = 1<<agent.LiveBit | fuzzNodes

@@ -68,19 +68,55 @@ enum { HT_MALLOC, HT_CALLOC, HT_REALLOC, HT_FREE, HT_FUNCTIONS };
 
 /* ---- stacks --------------------------------------------------------------------------------------------------- */
 
-/* A node of the stack trie. The way to the root is a stack, innermost frame first. 32 bytes. */
+/* A node of the stack trie. The way to the root is a stack, innermost frame first. */
 struct ht_node {
 	u32 parent; /* node number; 0 for a thread's root */
-	u32 code;   /* code number; HT_CODE_ROOT for a root, whose instr is the thread's number */
+	u32 code;   /* code number, or HT_CODE_… */
 	s32 instr;  /* where in the code, as ht_config.instr_kind says; HT_INSTR_NONE before the first */
 	u32 next;   /* hash chain */
-	u64 blocks; /* allocated at this very stack since tracking began (scaled by 2^HT_SCALE_BITS when sampled) */
+};
+HT_ASSERT_SIZE(struct ht_node, 16);
+
+/*
+ * Codes that are no code object: a thread's root, whose instr is its number; frames that were not kept; a code object
+ * that has no record; and a domain, which is instr. The last is no frame: its node has the stack of its parent, and
+ * keeps apart the blocks of a domain that come and go without the GIL.
+ */
+enum {
+	HT_CODE_NONE,
+	HT_CODE_ROOT,
+	HT_CODE_CUT,
+	HT_CODE_UNKNOWN,
+	HT_CODE_DOMAIN,
+	HT_CODE_FIRST,
+};
+
+/*
+ * What was allocated at the very stack of the node with the same number, since tracking began. Scaled by
+ * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: what several threads free at one
+ * instant is counted, but a reader may see it half done.
+ */
+struct ht_stat {
+	u64 alloc_blocks;
+	u64 alloc_bytes;
+	u64 freed_blocks;
+	u64 freed_bytes;
+	u64 peak_blocks; /* live at the peak of this number; at a later one, what is live now */
+	u64 peak_bytes;
+	u64 peak;
+	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread */
+};
+HT_ASSERT_SIZE(struct ht_stat, 64);
+
+enum { HT_SCALE_BITS = 10 };
+
+/* A point of a timeline. */
+struct ht_point {
+	u32 epoch;
+	u32 pad;
 	u64 bytes;
 };
-HT_ASSERT_SIZE(struct ht_node, 32);
-
-enum { HT_CODE_NONE = 0, HT_CODE_ROOT = 1, HT_CODE_CUT = 2, HT_CODE_UNKNOWN = 3, HT_CODE_FIRST = 4 };
-enum { HT_SCALE_BITS = 10 };
+HT_ASSERT_SIZE(struct ht_point, 16);
 
 /* A string copied from the target: the raw character data of a str, or a bytes object's bytes. */
 struct ht_blob {
@@ -135,6 +171,8 @@ struct ht_count {
 };
 HT_ASSERT_SIZE(struct ht_count, 32);
 
+enum { HT_TEMPORARY_MOST = 8 };
+
 /* A thread that has allocated, found by its thread pointer. A record whose thread has ended may serve another. */
 struct ht_thread {
 	u64 pointer; /* thread pointer; 0: free */
@@ -158,7 +196,9 @@ struct ht_thread {
 	u64 lost;
 	u64 nested; /* allocations made within allocators by somebody else's code */
 	struct ht_count count[HT_DOMAIN_SLOTS];
-	u64 reserved[15];
+	u64 recent_next;
+	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
+	u64 reserved[6];
 };
 HT_ASSERT_SIZE(struct ht_thread, 512);
 
@@ -221,8 +261,10 @@ struct ht_config {
 	u32 may_tgkill;
 	u32 may_prctl;
 	u32 pid; /* in the target's pid namespace */
+	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
+	u32 pad;
 };
-HT_ASSERT_SIZE(struct ht_config, 216);
+HT_ASSERT_SIZE(struct ht_config, 224);
 
 /* What the tracer found, for readers that come when the target has gone. */
 struct ht_python {
@@ -245,7 +287,7 @@ struct ht_ledger {
 };
 HT_ASSERT_SIZE(struct ht_ledger, 32);
 enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR };
-enum { HT_LEDGER_ENTRIES = 98 };
+enum { HT_LEDGER_ENTRIES = 92 };
 
 /* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
 struct ht_window {
@@ -271,7 +313,21 @@ struct ht_tables {
 	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
 
 	struct ht_config config;
-	u64 pad1[5];
+	u64 pad1[4];
+
+	/*
+	 * The peak: the state in which the most bytes were live. While it is rising it is the present one. What is freed
+	 * then ends it: from there on, who changes a stat for the first time since notes in it what it was. So the peak is
+	 * known by stack, at any time, for a few instructions in each event.
+	 */
+	u64 live;       /* bytes now, of the domains that the GIL guards; written under it */
+	u64 peak_bytes; /* of all domains */
+	u64 peak;       /* the peak's number; ht_stat.peak */
+	u32 peak_epoch;
+	u32 rising;
+	u64 timeline_due; /* the epoch of the next point */
+	u64 timeline_step;
+	u64 pad4[2];
 
 	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
 	struct ht_window slots;   /* u32[entries]: numbers of the threads in use, in order of coming, plus 1; next counts */
@@ -284,6 +340,9 @@ struct ht_tables {
 	struct ht_window bases;   /* u64[entries]: the address that each leaf begins at */
 	struct ht_window leaves;  /* u64[1 << HT_LEAF_WORDS_LOG2] each */
 	struct ht_window filter;  /* u8[1 << HT_FILTER_LOG2] */
+	struct ht_window stats;    /* ht_stat[entries], as many as nodes; none is taken */
+	struct ht_window timeline; /* ht_point[entries]: bytes live, now and then; written under the GIL */
+	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -298,6 +357,8 @@ struct ht_tables {
 	u32 pad3;
 	u64 lost_threads; /* allocations of threads that have no record since the table is full */
 	u64 orphan_frees; /* blocks freed by such threads */
+	u64 live_other;   /* bytes now, of the domains that the GIL does not guard; atomic */
+	u64 pad5[3];
 	struct ht_python python;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];

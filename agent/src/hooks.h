@@ -28,23 +28,38 @@ INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 	return 1;
 }
 
-/* The calling thread has allocated `size` bytes at p. */
-INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
+/* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
+INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight)
 {
-	if (CFG->sample_bytes && !sample_here(t, domain, size))
-		return;
 	u32 node = stack_now(t, domain);
-	if (unlikely(!live_set(p, size, node, domain, epoch_now()))) {
+	if (unlikely(!guarded(domain)))
+		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
+	u64 epoch = epoch_now();
+	if (unlikely(!live_set(p, size, node, domain, epoch))) {
 		t->lost++;
-		return;
+		return 0;
 	}
-	if (CFG->sample_bytes)
-		filter_add(p);
-	u64 weight = weight_of(size);
-	node_at(node)->blocks += weight;
-	node_at(node)->bytes += size * weight;
 	t->count[domain].alloc_blocks += weight;
 	t->count[domain].alloc_bytes += size * weight;
+	stat_alloc(node, domain, weight, size * weight, epoch);
+	return 1;
+}
+
+NOINLINE void record_sampled(struct ht_thread *t, u32 domain, u64 p, u64 size)
+{
+	if (sample_here(t, domain, size) && record_block(t, domain, p, size, sample_weight(size)))
+		filter_add(p);
+}
+
+INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
+{
+	if (unlikely(CFG->sample_bytes)) {
+		record_sampled(t, domain, p, size);
+		return;
+	}
+	record_block(t, domain, p, size, 1);
+	if (unlikely(CFG->temporary))
+		t->recent[t->recent_next++ % HT_TEMPORARY_MOST] = p;
 }
 
 /* A block taken out of the live map. */
@@ -54,12 +69,29 @@ struct taken {
 	u64 size;
 };
 
+INLINE u32 node_of(u64 word) { return (u32)(word & ((1u << HT_STACK_BITS) - 1)); }
+INLINE u32 domain_of(u64 word) { return (u32)(word >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)); }
+
 COLD void code_freed(u64 *word, u64 p)
 {
 	__atomic_fetch_and(word, ~(1ull << HT_CODE_BIT), __ATOMIC_RELAXED);
 	if (CFG->sample_bytes)
 		filter_remove(p);
 	code_retire(p);
+}
+
+INLINE void count_freed(struct ht_thread *t, u64 old, u64 size, u64 weight)
+{
+	u32 domain = domain_of(old);
+	t->count[domain].freed_blocks += weight;
+	t->count[domain].freed_bytes += size * weight;
+	stat_free(node_of(old), domain, weight, size * weight);
+}
+
+NOINLINE void sampled_freed(struct ht_thread *t, u64 old, u64 size, u64 p)
+{
+	filter_remove(p);
+	count_freed(t, old, size, sample_weight(size));
 }
 
 /* Takes the block at p out of the map, if it is there. */
@@ -76,16 +108,22 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 	if (likely((s64)k.old < 0)) { /* HT_LIVE_BIT */
 		STORE(k.word, 0);
 		k.size = word_size(k.old, p);
-		if (CFG->sample_bytes)
-			filter_remove(p);
-		u64 weight = weight_of(k.size);
-		struct ht_count *count = &t->count[k.old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
-		count->freed_blocks += weight;
-		count->freed_bytes += k.size * weight;
+		if (likely(!CFG->sample_bytes))
+			count_freed(t, k.old, k.size, 1);
+		else
+			sampled_freed(t, k.old, k.size, p);
 	} else if (!t->depth && !CFG->sample_bytes) {
 		t->unseen_frees++;
 	}
 	return k;
+}
+
+/* Is the block that is being freed among the last that the thread allocated? */
+NOINLINE void count_temporary(struct ht_thread *t, u64 p, u64 old)
+{
+	for (u64 i = 1; i <= CFG->temporary; i++)
+		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p)
+			__atomic_fetch_add(&stat_at(node_of(old))->temporary, 1, __ATOMIC_RELAXED);
 }
 
 /* The block is still there after all. */
@@ -95,10 +133,7 @@ COLD void put_back(struct ht_thread *t, u64 p, const struct taken *k)
 		t->unseen_frees -= !CFG->sample_bytes;
 		return;
 	}
-	u64 weight = weight_of(k->size);
-	struct ht_count *count = &t->count[k->old >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)];
-	count->freed_blocks -= weight;
-	count->freed_bytes -= k->size * weight;
+	count_freed(t, k->old, k->size, -weight_of(k->size)); /* it was not */
 	if (CFG->sample_bytes)
 		filter_add(p);
 	STORE(k->word, k->old);
@@ -116,7 +151,10 @@ COLD void pass_free(struct ht_thread *t, u64 p)
 		return;
 	if (LOAD(word) >> HT_CODE_BIT & 1)
 		code_freed(word, p);
-	if (LOAD(word) >> HT_LIVE_BIT) {
+	u64 old = LOAD(word);
+	if (old >> HT_LIVE_BIT) {
+		u64 size = word_size(old, p), weight = weight_of(size);
+		stat_free(node_of(old), domain_of(old), weight, size * weight);
 		__atomic_fetch_add(&T->orphan_frees, 1, __ATOMIC_RELAXED);
 		if (CFG->sample_bytes)
 			filter_remove(p);
@@ -243,6 +281,8 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 		struct ht_thread *t = thread_self();
 		if (likely(t && !t->depth)) {
 			struct taken k = take_out(t, (u64)p);
+			if (unlikely(CFG->temporary) && (s64)k.old < 0)
+				count_temporary(t, (u64)p, k.old);
 			if (domain != HT_RAW && unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
 				nesting_free(t, original, ctx, p);
 				return;

@@ -176,7 +176,10 @@ static void tables(struct plan p)
 	place(&T->threads, &at, threads, sizeof(struct ht_thread), 0);
 	place(&T->slots, &at, threads, 4, 0);
 	place(&T->frames, &at, threads, 2 * T->frame_capacity * sizeof(struct ht_frame), 0);
-	place(&T->nodes, &at, p.nodes ? p.nodes : 1 << 20, sizeof(struct ht_node), NODE_BATCH);
+	u64 nodes = p.nodes ? p.nodes : 1 << 20;
+	place(&T->nodes, &at, nodes, sizeof(struct ht_node), NODE_BATCH);
+	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 0);
+	place(&T->timeline, &at, 256, sizeof(struct ht_point), 0);
 	place(&T->codes, &at, p.codes ? p.codes : 1 << 16, sizeof(struct ht_code), HT_CODE_FIRST);
 	place(&T->arena, &at, p.arena ? p.arena : 1 << 26, 1, 64);
 	place(&T->filter, &at, 1 << HT_FILTER_LOG2, 1, 0);

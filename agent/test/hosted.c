@@ -13,6 +13,7 @@
 #include "code.h"
 #include "threads.h"
 #include "sample.h"
+#include "stats.h"
 #include "fill.h"
 
 static const struct {
@@ -49,6 +50,9 @@ static const struct {
 	{"sample begins", test_sample_begins},
 	{"sample codes", test_sample_codes},
 	{"filter", test_filter},
+	{"peak", test_peak},
+	{"timeline", test_timeline},
+	{"temporary", test_temporary},
 };
 
 int main(int argc, char **argv)

@@ -171,7 +171,12 @@ static void put(struct worker *w, u64 p, u32 domain)
 {
 	u64 was = __atomic_exchange_n(&w->world->exchange[below(EXCHANGE)], p | domain, __ATOMIC_ACQ_REL);
 	if (was & ~7ull) {
-		hooks[was & 7].free(w, (void *)(was & ~7ull));
+		u32 d = was & 7;
+		if (d != HT_RAW)
+			pthread_mutex_lock(&w->world->gil);
+		hooks[d].free(w, (void *)(was & ~7ull));
+		if (d != HT_RAW)
+			pthread_mutex_unlock(&w->world->gil);
 		w->dropped++;
 	}
 }
@@ -252,7 +257,7 @@ static void test_concurrent(void)
 		CHECK(alloc - freed == left && alloc >= made, "%llu - %llu blocks, not %llu", alloc, freed, left);
 		u64 nodes = 0;
 		for (u64 n = NODE_BATCH; n < T->nodes.next; n++)
-			nodes += node_at((u32)n)->blocks;
+			nodes += stat_at((u32)n)->alloc_blocks;
 		CHECK(nodes == alloc, "%llu blocks at the nodes, not %llu", nodes, alloc);
 		for (u64 i = 0; i < EXCHANGE; i++) {
 			u64 b = world.exchange[i] & ~7ull;

@@ -258,7 +258,7 @@ static void expect_trie(struct ht_thread *t)
 
 static void run_program(u32 kind, u32 generators, u64 capacity, u32 steps)
 {
-	tables((struct plan){.instr_kind = kind, .frame_capacity = capacity, .nodes = 1 << 22});
+	tables((struct plan){.instr_kind = kind, .frame_capacity = capacity, .nodes = 1 << 21});
 	scripted();
 	struct program *p = program_new(generators);
 	struct script s = {.next = 0x7f0000000040};
@@ -272,7 +272,7 @@ static void run_program(u32 kind, u32 generators, u64 capacity, u32 steps)
 	}
 	u64 blocks = 0;
 	for (u64 n = NODE_BATCH; n < T->nodes.next; n++)
-		blocks += node_at((u32)n)->blocks;
+		blocks += stat_at((u32)n)->alloc_blocks;
 	CHECK(blocks == steps, "%llu blocks at the nodes, not %u", blocks, steps);
 	expect_trie(thread_self());
 	program_free(p);

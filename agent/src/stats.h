@@ -1,0 +1,128 @@
+/*
+ * stats.h: what is allocated and freed at each stack, and which of it stood there at the peak.
+ *
+ * The peak costs no list of blocks: a stat that is changed for the first time after the peak notes first what it was.
+ * One that was not changed since is what it was.
+ *
+ * Most domains are guarded by the GIL, and written plainly. A raw block may come and go without it: such blocks have
+ * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically.
+ */
+
+INLINE struct ht_stat *stat_at(u32 node) { return (struct ht_stat *)at(T->stats.offset) + node; }
+
+INLINE int guarded(u32 domain) { return domain != HT_RAW; }
+
+INLINE void stat_keep(struct ht_stat *s)
+{
+	STORE(&s->peak_blocks, LOAD(&s->alloc_blocks) - LOAD(&s->freed_blocks));
+	STORE(&s->peak_bytes, LOAD(&s->alloc_bytes) - LOAD(&s->freed_bytes));
+}
+
+/* The stat is about to be changed. */
+INLINE void stat_touch(struct ht_stat *s)
+{
+	u64 peak = LOAD(&T->peak);
+	if (likely(s->peak == peak))
+		return;
+	stat_keep(s);
+	s->peak = peak;
+}
+
+static void stat_touch_shared(struct ht_stat *s)
+{
+	u64 peak = LOAD(&T->peak), is = LOAD(&s->peak);
+	if (is != peak && __atomic_compare_exchange_n(&s->peak, &is, peak, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		stat_keep(s);
+}
+
+/* The timeline is full: every second point stays, and new ones come half as often. */
+COLD void timeline_thin(struct ht_point *points)
+{
+	u64 n = T->timeline.next / 2;
+	for (u64 i = 0; i < n; i++)
+		points[i] = points[2 * i];
+	STORE(&T->timeline.next, n);
+	T->timeline_step *= 2;
+}
+
+COLD void timeline_add(u64 epoch)
+{
+	struct ht_point *points = (struct ht_point *)at(T->timeline.offset);
+	if (T->timeline.next >= T->timeline.entries)
+		timeline_thin(points);
+	u64 i = T->timeline.next;
+	points[i].epoch = (u32)epoch;
+	points[i].bytes = T->live + LOAD(&T->live_other);
+	STORE(&T->timeline.next, i + 1);
+	T->timeline_due = epoch + T->timeline_step;
+}
+
+/* What is live has grown to `bytes`. */
+INLINE void peak_rises(u64 bytes, u64 epoch)
+{
+	if (bytes > LOAD(&T->peak_bytes)) {
+		STORE(&T->peak_bytes, bytes);
+		STORE(&T->peak_epoch, (u32)epoch);
+		STORE(&T->rising, 1);
+	}
+}
+
+/* Something is about to be freed. */
+INLINE void peak_ends(void)
+{
+	if (LOAD(&T->rising)) {
+		STORE(&T->rising, 0);
+		STORE(&T->peak, LOAD(&T->peak) + 1);
+	}
+}
+
+NOINLINE void stat_alloc_shared(struct ht_stat *s, u64 blocks, u64 bytes, u64 epoch)
+{
+	stat_touch_shared(s);
+	__atomic_fetch_add(&s->alloc_blocks, blocks, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->alloc_bytes, bytes, __ATOMIC_RELAXED);
+	peak_rises(__atomic_add_fetch(&T->live_other, bytes, __ATOMIC_RELAXED) + LOAD(&T->live), epoch);
+}
+
+NOINLINE void stat_free_shared(struct ht_stat *s, u64 blocks, u64 bytes)
+{
+	if (LOAD(&T->rising) && __atomic_exchange_n(&T->rising, 0, __ATOMIC_RELAXED))
+		__atomic_fetch_add(&T->peak, 1, __ATOMIC_RELAXED);
+	stat_touch_shared(s);
+	__atomic_fetch_add(&s->freed_blocks, blocks, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->freed_bytes, bytes, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&T->live_other, bytes, __ATOMIC_RELAXED);
+}
+
+/* Blocks of `bytes` in all have been allocated at the node's stack. */
+INLINE void stat_alloc(u32 node, u32 domain, u64 blocks, u64 bytes, u64 epoch)
+{
+	struct ht_stat *s = stat_at(node);
+	if (unlikely(!guarded(domain))) {
+		stat_alloc_shared(s, blocks, bytes, epoch);
+		return;
+	}
+	stat_touch(s);
+	s->alloc_blocks += blocks;
+	s->alloc_bytes += bytes;
+	u64 live = LOAD(&T->live) + bytes;
+	STORE(&T->live, live);
+	peak_rises(live + LOAD(&T->live_other), epoch);
+	if (unlikely(epoch >= T->timeline_due))
+		timeline_add(epoch);
+}
+
+/* Blocks that were allocated there are being freed; a negative number of them: are there after all. */
+INLINE void stat_free(u32 node, u32 domain, u64 blocks, u64 bytes)
+{
+	struct ht_stat *s = stat_at(node);
+	if (unlikely(!guarded(domain))) {
+		stat_free_shared(s, blocks, bytes);
+		return;
+	}
+	peak_ends();
+	stat_touch(s);
+	s->freed_blocks += blocks;
+	s->freed_bytes += bytes;
+	STORE(&T->live, LOAD(&T->live) - bytes);
+}
