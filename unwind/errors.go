@@ -15,8 +15,8 @@ var (
 	ErrNoCode    = errors.New("not in executable memory")                           // PC is no code
 	ErrNoCFI     = errors.New("no call frame information, and no verifiable frame") // code without any
 	ErrNotUp     = errors.New("the frame address does not rise")                    // corrupt, or a loop
-	ErrUnknown   = errors.New("the rule needs a register that is not known")        // lost on the way
-	ErrReturn    = errors.New("the return address is not in executable memory")     // corrupt
+	errNoRule    = errors.New("call frame information has no rule for the frame address")
+	ErrUnknown   = errors.New("the rule needs a register that is not known") // lost on the way
 )
 
 // EndError says why the caller of the frame at PC cannot be found. Err is the cause: one of the errors above, a

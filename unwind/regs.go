@@ -36,6 +36,8 @@ type Regs struct {
 	// Return tells that PC is where a call will return to: the call is the instruction before it. Of a stopped thread's
 	// own registers, and of a frame that a signal interrupted, it is false.
 	Return bool
+	// Signal tells that a signal interrupted this frame, which is a caller's. Its callee is rt_sigreturn, of How Signal.
+	Signal bool
 
 	r     [Registers]uint64
 	known uint32 // bit N for register N
@@ -85,3 +87,12 @@ func (r *Regs) Lookup() mem.Addr {
 
 // String gives PC and SP.
 func (r *Regs) String() string { return fmt.Sprintf("pc %v sp %v", r.PC, r.SP) }
+
+// keep forgets all registers but those whose bits are set.
+func (r *Regs) keep(mask uint32) {
+	for n := range r.r {
+		if mask&(1<<n) == 0 {
+			r.Forget(n)
+		}
+	}
+}

@@ -10,7 +10,12 @@
 package unwind
 
 import (
+	"cmp"
+	"debug/elf"
+	"errors"
 	"fmt"
+	"slices"
+	"sort"
 
 	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/mem"
@@ -63,41 +68,106 @@ func (r Rule) String() string {
 // Frame is one frame of a stack.
 type Frame struct {
 	Regs          // as they are in this frame; what a caller's frame can no longer tell is not known
-	CFA  mem.Addr // the canonical frame address: SP of the caller behind the call; 0 if How is None
+	CFA  mem.Addr // the canonical frame address: the caller's SP behind the call; 0 if How is None
 	How  Rule     // by what the caller was found
-	// Signal tells that a signal interrupted this frame: PC is the instruction that comes next, not a return address.
-	// The frame before it, which is rt_sigreturn, has How Signal.
-	Signal bool
 }
+
+// maxRows bounds how many rows of CFI are kept decoded, at some 700 bytes each.
+const maxRows = 1 << 13
 
 // Unwinder steps through the stacks of one process. It keeps the CFI that it has read, so it is good as long as the
 // modules are loaded. It is for one goroutine.
 type Unwinder struct {
 	reader  mem.Reader
 	options Options
-	modules []*module
+	cfi     *pages // of CFI and of modules' code
+	stack   *pages // of the stack that is being walked
+	parts   []part // by start
+	rows    map[mem.Addr]*row
+}
+
+// part is a segment and its module.
+type part struct {
+	dso.Segment
+	module *module
+}
+
+// row is what CFI says about the instruction at one address.
+type row struct {
+	rules  *rules // nil: nothing
+	signal bool
+	end    mem.Addr // of the FDE's code
+	err    error    // why it says nothing, if that is an error
 }
 
 // New makes an unwinder for a process with these modules. It reads nothing yet.
 func New(mods []*dso.Module, r mem.Reader, o Options) *Unwinder {
-	u := &Unwinder{reader: r, options: o}
+	u := &Unwinder{reader: r, options: o, cfi: newPages(r), stack: newPages(r), rows: map[mem.Addr]*row{}}
 	for _, m := range mods {
-		u.modules = append(u.modules, &module{Module: m})
+		own := &module{Module: m}
+		for _, s := range m.Segments {
+			u.parts = append(u.parts, part{s, own})
+		}
 	}
+	slices.SortStableFunc(u.parts, func(a, b part) int { return cmp.Compare(a.Start, b.Start) })
 	return u
+}
+
+// part returns the segment that a lies in, or nil.
+func (u *Unwinder) part(a mem.Addr) *part {
+	i := sort.Search(len(u.parts), func(i int) bool { return u.parts[i].Start > a }) - 1
+	if i < 0 || a >= u.parts[i].End {
+		return nil
+	}
+	return &u.parts[i]
+}
+
+// executable reports whether code may stand at a.
+func (u *Unwinder) executable(a mem.Addr) bool {
+	if p := u.part(a); p != nil {
+		return p.Flags&elf.PF_X != 0
+	}
+	return u.options.Executable != nil && u.options.Executable(a)
 }
 
 // Step describes the frame that regs belong to and makes of regs those of its caller. The frame is good also with an
 // error, but for CFA and How. [ErrOutermost] says that there is no caller; an [*EndError], that none can be found, and
 // why. regs is then as it was.
 func (u *Unwinder) Step(regs *Regs) (Frame, error) {
-	return Frame{Regs: *regs}, &EndError{PC: regs.PC, Err: ErrNoCFI}
+	return u.step(regs, u.reader)
 }
 
 // Stack returns the frames from that of regs outwards, at most limit. The error says why the stack ends where it does:
-// nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError].
+// nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError]. The thread has to stand still meanwhile.
 func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
-	return nil, ErrDepth
+	u.stack.forget()
+	var frames []Frame
+	var signals []mem.Addr // SP of the signal frames so far
+	for len(frames) < limit {
+		f, err := u.step(&regs, u.stack)
+		if f.How == Signal {
+			// What a signal interrupted may be on any stack, so it alone can lead back.
+			if slices.Contains(signals, f.SP) {
+				f.CFA, f.How = 0, None
+				err = u.end(f.PC, ErrNotUp)
+			}
+			signals = append(signals, f.SP)
+		}
+		frames = append(frames, f)
+		if errors.Is(err, ErrOutermost) {
+			return frames, nil
+		}
+		if err != nil {
+			return frames, err
+		}
+	}
+	return frames, ErrDepth
 }
 
-type module struct{ *dso.Module }
+func (u *Unwinder) end(pc mem.Addr, cause error) error {
+	e := &EndError{PC: pc, Err: cause}
+	if p := u.part(pc); p != nil {
+		e.Module = p.module.Path
+	}
+	return e
+}

@@ -1,0 +1,179 @@
+package unwind
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// This file steps over frames of code without CFI: hand-written assembly, a JIT compiler's code, a libc that was built
+// without (musl). No step is made on trust: what is taken for a return address has to stand behind a call instruction,
+// in executable memory.
+
+func (u *Unwinder) stepPlain(regs *Regs, memory mem.Reader) (caller, error) {
+	if u.isSigreturn(regs, memory) {
+		return stepSignal(regs, memory)
+	}
+	if !u.executable(regs.PC) {
+		return u.stepNoCode(regs, memory)
+	}
+	for _, step := range []func(*Unwinder, *Regs, mem.Reader) (caller, bool){
+		(*Unwinder).stepLeaf, (*Unwinder).stepInstructions, (*Unwinder).stepFramePointer,
+	} {
+		if c, ok := step(u, regs, memory); ok {
+			return c, nil
+		}
+	}
+	// ABI, section 3.4.1: "The content of this register is unspecified at process initialization time, but the user code
+	// should mark the deepest stack frame by setting the frame pointer to zero"; clone's threads begin so as well.
+	if rbp, known := regs.Register(RBP); known && rbp == 0 && regs.Return {
+		return caller{}, ErrOutermost
+	}
+	return caller{}, ErrNoCFI
+}
+
+// sigreturns are the ways to call rt_sigreturn: the first is glibc's, musl's and Go's.
+var sigreturns = [...]string{
+	"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", // mov $15, %rax; syscall
+	"\xb8\x0f\x00\x00\x00\x0f\x05",         // mov $15, %eax; syscall
+}
+
+// isSigreturn reports whether PC is at one of the instructions that make the rt_sigreturn system call.
+func (u *Unwinder) isSigreturn(regs *Regs, memory mem.Reader) bool {
+	const syscall = 2 // bytes of the instruction
+	for _, code := range sigreturns {
+		b := []byte(code)
+		if bytes.Equal(u.code(regs.PC, len(b), memory), b) {
+			return true
+		}
+		if back := len(b) - syscall; !regs.Return && bytes.Equal(u.code(regs.PC-mem.Addr(back), len(b), memory), b) {
+			return true
+		}
+	}
+	return false
+}
+
+// code reads n bytes of code; nil if it cannot.
+func (u *Unwinder) code(a mem.Addr, n int, memory mem.Reader) []byte {
+	if u.part(a) != nil {
+		memory = u.cfi
+	}
+	b, err := mem.Bytes(memory, a, n)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// returns reports whether a can be a return address: it is code, and behind a call. For a call of a fixed target it
+// gives that.
+func (u *Unwinder) returns(a mem.Addr, memory mem.Reader) (target mem.Addr, ok bool) {
+	const longest = 7
+	if a < longest || !u.executable(a-1) {
+		return 0, false
+	}
+	b := u.code(a-longest, longest, memory)
+	if b == nil {
+		return 0, false
+	}
+	const direct = 5
+	if b[longest-direct] == 0xe8 {
+		target = a + mem.Addr(int32(binary.LittleEndian.Uint32(b[longest-direct+1:])))
+		if u.executable(target) {
+			return target, true
+		}
+	}
+	for n := 2; n <= longest; n++ {
+		if indirectCall(b[longest-n:]) {
+			return 0, true
+		}
+	}
+	return 0, false
+}
+
+// indirectCall reports whether the bytes are all of a call through a register or memory: FF /2, with or without a REX
+// prefix.
+func indirectCall(b []byte) bool {
+	if b[0]&0xf0 == 0x40 {
+		b = b[1:]
+	}
+	if len(b) < 2 || b[0] != 0xff || b[1]>>3&7 != 2 {
+		return false
+	}
+	mod, rm := b[1]>>6, b[1]&7
+	n := 2
+	if mod != 3 && rm == 4 {
+		if len(b) < 3 {
+			return false
+		}
+		if n++; mod == 0 && b[2]&7 == 5 {
+			n += 4
+		}
+	}
+	switch {
+	case mod == 1:
+		n++
+	case mod == 2, mod == 0 && rm == 5:
+		n += 4
+	}
+	return n == len(b)
+}
+
+// stepNoCode makes the step of a thread that has called what is no code, for example address 0: nothing has happened
+// since the call.
+func (u *Unwinder) stepNoCode(regs *Regs, memory mem.Reader) (caller, error) {
+	if regs.Return {
+		return caller{}, ErrNoCode
+	}
+	a, err := mem.Pointer(memory, regs.SP)
+	if err != nil {
+		return caller{}, err
+	}
+	if _, ok := u.returns(a, memory); !ok {
+		return caller{}, ErrNoCode
+	}
+	c, err := stepOver(regs, regs.SP+8, Leaf, memory)
+	return c, err
+}
+
+// stepLeaf makes the step of a thread at the very beginning of a function: the word at SP is the return address of a
+// call of this address.
+func (u *Unwinder) stepLeaf(regs *Regs, memory mem.Reader) (caller, bool) {
+	if regs.Return {
+		return caller{}, false
+	}
+	a, err := mem.Pointer(memory, regs.SP)
+	if err != nil {
+		return caller{}, false
+	}
+	if target, ok := u.returns(a, memory); !ok || target != regs.PC {
+		return caller{}, false
+	}
+	c, err := stepOver(regs, regs.SP+8, Leaf, memory)
+	return c, err == nil
+}
+
+// stepFramePointer makes the step of a function that keeps RBP as its frame pointer: the caller's RBP is at RBP, and
+// the return address behind it.
+func (u *Unwinder) stepFramePointer(regs *Regs, memory mem.Reader) (caller, bool) {
+	rbp, known := regs.Register(RBP)
+	if !known || rbp%8 != 0 || mem.Addr(rbp) < regs.SP {
+		return caller{}, false
+	}
+	var b [16]byte
+	if memory.ReadAt(b[:], mem.Addr(rbp)) != nil {
+		return caller{}, false
+	}
+	outer, pc := binary.LittleEndian.Uint64(b[:]), mem.Addr(binary.LittleEndian.Uint64(b[8:]))
+	if outer != 0 && outer <= rbp {
+		return caller{}, false // not a chain of frames
+	}
+	if _, ok := u.returns(pc, memory); !ok {
+		return caller{}, false
+	}
+	// What the function did with the other registers nobody knows.
+	next := Regs{PC: pc, SP: mem.Addr(rbp) + 16, Return: true}
+	next.Set(RBP, outer)
+	return caller{regs: next, cfa: next.SP, how: FramePointer}, true
+}
