@@ -69,6 +69,8 @@ type Interpreter struct {
 	Runtime    mem.Addr             // _PyRuntime; 0 in 3.6, which has none
 	Allocators [NumDomains]mem.Addr // the PyMemAllocatorEx of each domain
 	CodeType   mem.Addr             // PyCode_Type
+	TypeType   mem.Addr             // PyType_Type
+	StrType    mem.Addr             // PyUnicode_Type
 
 	// Functions, taking nothing and returning a PyThreadState* or NULL without lock or allocation.
 	// CurrentThreadState gives to 3.11 the state of whoever holds the GIL, from 3.12 on this thread's, if attached.

@@ -263,6 +263,12 @@ func (c *candidate) functions(in *Interpreter) error {
 	if in.ThisThreadState, err = c.address(symThisThread); err != nil {
 		return err
 	}
-	in.CodeType, err = c.address(symCodeType)
-	return err
+	for name, to := range map[string]*mem.Addr{
+		symCodeType: &in.CodeType, symTypeType: &in.TypeType, symStrType: &in.StrType,
+	} {
+		if *to, err = c.address(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

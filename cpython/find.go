@@ -18,6 +18,8 @@ const (
 	symVersion     = "Py_Version"
 	symRuntime     = "_PyRuntime"
 	symCodeType    = "PyCode_Type"
+	symTypeType    = "PyType_Type"
+	symStrType     = "PyUnicode_Type"
 	symThisThread  = "PyGILState_GetThisThreadState"
 	symDebugBuild  = "_Py_NegativeRefcount"       // exported by Py_DEBUG builds of all versions, and only by them
 	symFreeThread  = "_Py_MergeZeroLocalRefcount" // exported by free-threaded builds only
@@ -214,7 +216,8 @@ func (s *symbols) has(names ...string) (bool, error) {
 }
 
 func allNames() []string {
-	names := []string{symGetVersion, symVersion, symRuntime, symCodeType, symThisThread, symDebugBuild, symFreeThread,
+	names := []string{symGetVersion, symVersion, symRuntime, symCodeType, symTypeType, symStrType,
+		symThisThread, symDebugBuild, symFreeThread,
 		symHead, symInitialized, symFinalizing}
 	return append(append(names, getters[:]...), wrappers[:]...)
 }

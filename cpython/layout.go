@@ -60,6 +60,10 @@ type Layout struct {
 	Unicode     UnicodeLayout
 	Bytes       BytesLayout
 	Object      ObjectLayout
+	Header      HeaderLayout
+	Type        TypeLayout
+	Dict        DictLayout
+	Owner       OwnerLayout
 	Lines       LineFormat
 	BlockAlign  uint32 // addresses of blocks are multiples of this: 8 or 16
 }
@@ -133,6 +137,8 @@ type UnicodeLayout struct {
 	ASCIIData   Offset // compact and ASCII: the text is here
 	CompactData Offset // compact, not ASCII: the text is here
 	PointerData Offset // not compact: a pointer to the text
+	UTF8        Offset // not ASCII: a pointer to the text in UTF-8, or 0
+	Size        uint32 // of one that is not compact, bytes
 }
 
 // BytesLayout is bytes.
@@ -145,6 +151,58 @@ type BytesLayout struct {
 type ObjectLayout struct {
 	Type     Offset // pointer to the object's type
 	TypeName Offset // in PyTypeObject: pointer to a C string
+}
+
+// ValuesPlace says where a pre-header points to the values of an instance's attributes.
+type ValuesPlace uint8
+
+// The places of instances' values. Otherwise they are in a dict, or in the instance's own block.
+const (
+	ValuesWord   ValuesPlace = iota + 1 // 3.11: four words before the object, a pointer
+	ValuesTagged                        // 3.12: three words before the object, a pointer less 1; or an even one to a dict
+)
+
+// HeaderLayout is what stands in an object's block: a pre-header of two words and the collector's head, where the type
+// says so, then the object.
+type HeaderLayout struct {
+	HeadWords    uint8       // of the collector's head; three are padded to the build's alignment
+	PreFlags     uint64      // flags of a type, any of which says that instances have a pre-header
+	InlineFlag   uint64      // flag of a type whose instances' values follow the object
+	Values       ValuesPlace // 0: not in the pre-header
+	Count        Offset      // 8 bytes: reference count
+	CountZero    uint64      // bits of it that are 0 in every object that is alive
+	Size         Offset      // 8 bytes, signed: ob_size, in objects that vary in size
+	IntShift     uint8       // an int has as many digits as ob_size shifted by this; 0: as its absolute value
+	FramesInline bool        // generators and frames vary in size, and have no ob_size
+}
+
+// TypeLayout is PyTypeObject, and PyHeapTypeObject for those with the flag.
+type TypeLayout struct {
+	BasicSize, ItemSize Offset // 8 bytes, signed
+	Flags               Offset
+	Base                Offset // pointer to the type whose layout this one extends
+	Dict                Offset // pointer to a dict
+	Qualname            Offset // pointer to str; heap types only
+	CachedKeys          Offset // pointer to the keys that instances share; heap types only
+	Size, HeapSize      uint32 // of the structures, bytes
+}
+
+// DictLayout is dict and its table of keys: indices, then entries.
+type DictLayout struct {
+	Keys, Values   Offset // pointers; Values is 0 unless keys are shared
+	ValuesPrefixed bool   // the block of values begins up to 5 words before them
+	KeysSize       Offset // 8 bytes: slots; their number tells the width of an index; to 3.10
+	KeysLog2Index  Offset // 1 byte: log2 of the bytes of all indices; from 3.11
+	KeysKind       Offset // 1 byte: 0 for entries {hash, key, value}, else {key, value}; from 3.11
+	KeysUsed       Offset // 8 bytes: entries
+	Indices        Offset
+}
+
+// OwnerLayout is where containers point to blocks of their own.
+type OwnerLayout struct {
+	ListItems Offset
+	SetTable  Offset // of set and frozenset
+	ByteArray Offset // to 3.14
 }
 
 // row is a layout and the releases for which it was found, from first to last. Releases between those compared are
@@ -185,6 +243,10 @@ func layoutFor(v Version) (Layout, bool) {
 	set(&l.Unicode, unicodeRows, v, &ok)
 	set(&l.Bytes, bytesRows, v, &ok)
 	set(&l.Object, objectRows, v, &ok)
+	set(&l.Header, headerRows, v, &ok)
+	set(&l.Type, typeRows, v, &ok)
+	set(&l.Dict, dictRows, v, &ok)
+	set(&l.Owner, ownerRows, v, &ok)
 	set(&l.Lines, lineRows, v, &ok)
 	set(&l.BlockAlign, blockAlignRows, v, &ok)
 	set(&l.Runtime, runtimeRows, v, &ok)

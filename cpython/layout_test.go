@@ -10,6 +10,7 @@ func TestLayoutsAreComplete(t *testing.T) {
 	optional := map[string]bool{"Interpreter.ID": true, "Thread.NativeID": true, "Thread.ID": true,
 		"Frame.TLBCIndex": true, "Frame.Owner": true,
 		"Code.Qualname": true, "Code.FirstTraceable": true, "Code.Adaptive": true,
+		"Dict.KeysSize": true, "Dict.KeysLog2Index": true, "Dict.KeysKind": true, "Owner.ByteArray": true,
 		"Thread.Frame": true, "Thread.CFrame": true, "Thread.CFrameCurrent": true}
 	for minor := uint8(6); minor <= 15; minor++ {
 		for micro := uint8(0); micro < 30; micro++ {
@@ -36,6 +37,10 @@ func TestLayoutsAreComplete(t *testing.T) {
 			}
 			if l.Thread.Frame.Known == l.Thread.CFrame.Known || l.Thread.CFrame.Known != l.Thread.CFrameCurrent.Known {
 				t.Errorf("%v: %+v", v, l.Thread)
+			}
+			if l.Dict.KeysSize.Known == l.Dict.KeysLog2Index.Known || l.Dict.KeysLog2Index.Known != l.Dict.KeysKind.Known ||
+				l.Owner.ByteArray.Known != (minor <= 14) {
+				t.Errorf("%v: %+v %+v", v, l.Dict, l.Owner)
 			}
 			if hasOwner := minor >= 11; l.Frame.Owner.Known != hasOwner || l.Code.Adaptive.Known != hasOwner ||
 				(l.Frame.InstrKind == InstrPointer) != hasOwner {

@@ -214,12 +214,12 @@ var unicodeRows = []row[UnicodeLayout]{
 	{
 		first: release(3, 6, 0), last: release(3, 11, 10),
 		layout: UnicodeLayout{Length: at(16), State: at(32), KindShift: 2, KindBits: 3, CompactBit: 5, ASCIIBit: 6,
-			ASCIIData: at(48), CompactData: at(72), PointerData: at(72)},
+			ASCIIData: at(48), CompactData: at(72), PointerData: at(72), UTF8: at(56), Size: 80},
 	},
 	{
 		first: release(3, 12, 0), last: release(3, 15, 2),
 		layout: UnicodeLayout{Length: at(16), State: at(32), KindShift: 2, KindBits: 3, CompactBit: 5, ASCIIBit: 6,
-			ASCIIData: at(40), CompactData: at(56), PointerData: at(56)},
+			ASCIIData: at(40), CompactData: at(56), PointerData: at(56), UTF8: at(48), Size: 64},
 	},
 }
 
@@ -236,6 +236,117 @@ var objectRows = []row[ObjectLayout]{
 	{
 		first: release(3, 6, 0), last: release(3, 15, 2),
 		layout: ObjectLayout{Type: at(8), TypeName: at(24)},
+	},
+}
+
+// headerRows: what stands before and at the start of an object.
+var headerRows = []row[HeaderLayout]{
+	{
+		first: release(3, 6, 0), last: release(3, 7, 17),
+		layout: HeaderLayout{HeadWords: 3, CountZero: 0xffffffff00000000, Count: at(0), Size: at(16)},
+	},
+	{
+		first: release(3, 8, 0), last: release(3, 10, 15),
+		layout: HeaderLayout{HeadWords: 2, CountZero: 0xffffffff00000000, Count: at(0), Size: at(16)},
+	},
+	{
+		first: release(3, 11, 0), last: release(3, 11, 10),
+		layout: HeaderLayout{HeadWords: 2, PreFlags: 0x10, Values: ValuesWord, CountZero: 0xffffffff00000000,
+			Count: at(0), Size: at(16), FramesInline: true},
+	},
+	{
+		first: release(3, 12, 0), last: release(3, 12, 6),
+		layout: HeaderLayout{HeadWords: 2, PreFlags: 0x18, Values: ValuesTagged, CountZero: 0xffffffff00000000,
+			Count: at(0), Size: at(16), IntShift: 3, FramesInline: true},
+	},
+	{
+		first: release(3, 13, 0), last: release(3, 13, 18),
+		layout: HeaderLayout{HeadWords: 2, PreFlags: 0x18, InlineFlag: 0x4, CountZero: 0xffffffff00000000,
+			Count: at(0), Size: at(16), IntShift: 3, FramesInline: true},
+	},
+	{
+		first: release(3, 14, 0), last: release(3, 15, 2),
+		layout: HeaderLayout{HeadWords: 2, PreFlags: 0x18, InlineFlag: 0x4, CountZero: 0xff00ffff00000000,
+			Count: at(0), Size: at(16), IntShift: 3, FramesInline: true},
+	},
+}
+
+// typeRows: PyTypeObject and PyHeapTypeObject.
+var typeRows = []row[TypeLayout]{
+	{
+		first: release(3, 6, 0), last: release(3, 7, 17),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(848), CachedKeys: at(856), Size: 400, HeapSize: 864},
+	},
+	{
+		first: release(3, 8, 0), last: release(3, 8, 20),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(864), CachedKeys: at(872), Size: 416, HeapSize: 880},
+	},
+	{
+		first: release(3, 9, 0), last: release(3, 9, 20),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(856), CachedKeys: at(864), Size: 408, HeapSize: 880},
+	},
+	{
+		first: release(3, 10, 0), last: release(3, 10, 15),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(864), CachedKeys: at(872), Size: 408, HeapSize: 888},
+	},
+	{
+		first: release(3, 11, 0), last: release(3, 11, 10),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(864), CachedKeys: at(872), Size: 408, HeapSize: 904},
+	},
+	{
+		first: release(3, 12, 0), last: release(3, 12, 6),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(872), CachedKeys: at(880), Size: 416, HeapSize: 920},
+	},
+	{
+		first: release(3, 13, 0), last: release(3, 13, 18),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(872), CachedKeys: at(880), Size: 416, HeapSize: 928},
+	},
+	{
+		first: release(3, 14, 0), last: release(3, 14, 10),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(872), CachedKeys: at(880), Size: 416, HeapSize: 936},
+	},
+	{
+		first: release(3, 15, 0), last: release(3, 15, 2),
+		layout: TypeLayout{BasicSize: at(32), ItemSize: at(40), Flags: at(168), Base: at(256), Dict: at(264),
+			Qualname: at(880), CachedKeys: at(888), Size: 424, HeapSize: 944},
+	},
+}
+
+// dictRows: PyDictObject, PyDictKeysObject, _dictvalues.
+var dictRows = []row[DictLayout]{
+	{
+		first: release(3, 6, 0), last: release(3, 10, 15),
+		layout: DictLayout{Keys: at(32), Values: at(40), KeysSize: at(8), KeysUsed: at(32), Indices: at(40)},
+	},
+	{
+		first: release(3, 11, 0), last: release(3, 12, 6),
+		layout: DictLayout{Keys: at(32), Values: at(40), ValuesPrefixed: true, KeysLog2Index: at(9),
+			KeysKind: at(10), KeysUsed: at(24), Indices: at(32)},
+	},
+	{
+		first: release(3, 13, 0), last: release(3, 15, 2),
+		layout: DictLayout{Keys: at(32), Values: at(40), KeysLog2Index: at(9), KeysKind: at(10), KeysUsed: at(24),
+			Indices: at(32)},
+	},
+}
+
+// ownerRows: pointers to buffers in list, set, bytearray.
+var ownerRows = []row[OwnerLayout]{
+	{
+		first: release(3, 6, 0), last: release(3, 14, 10),
+		layout: OwnerLayout{ListItems: at(24), SetTable: at(40), ByteArray: at(32)},
+	},
+	{
+		first: release(3, 15, 0), last: release(3, 15, 2),
+		layout: OwnerLayout{ListItems: at(24), SetTable: at(40)},
 	},
 }
 
@@ -292,6 +403,10 @@ var debugOffsetRows = []row[debugOffsets]{
 		{"code_object.co_code_adaptive", 8, 43, 34, func(l *Layout) *Offset { return &l.Code.Adaptive }},
 		{"pyobject.ob_type", 8, 45, 44, func(l *Layout) *Offset { return &l.Object.Type }},
 		{"type_object.tp_name", 8, 47, 46, func(l *Layout) *Offset { return &l.Object.TypeName }},
+		{"type_object.tp_flags", 8, 49, 46, func(l *Layout) *Offset { return &l.Type.Flags }},
+		{"list_object.ob_item", 8, 54, 53, func(l *Layout) *Offset { return &l.Owner.ListItems }},
+		{"dict_object.ma_keys", 8, 57, 56, func(l *Layout) *Offset { return &l.Dict.Keys }},
+		{"dict_object.ma_values", 8, 58, 56, func(l *Layout) *Offset { return &l.Dict.Values }},
 		{"bytes_object.ob_size", 8, 65, 64, func(l *Layout) *Offset { return &l.Bytes.Size }},
 		{"bytes_object.ob_sval", 1, 66, 64, func(l *Layout) *Offset { return &l.Bytes.Data }},
 		{"unicode_object.length", 8, 69, 67, func(l *Layout) *Offset { return &l.Unicode.Length }},
@@ -321,6 +436,10 @@ var debugOffsetRows = []row[debugOffsets]{
 		{"code_object.co_code_adaptive", 8, 48, 39, func(l *Layout) *Offset { return &l.Code.Adaptive }},
 		{"pyobject.ob_type", 8, 51, 50, func(l *Layout) *Offset { return &l.Object.Type }},
 		{"type_object.tp_name", 8, 53, 52, func(l *Layout) *Offset { return &l.Object.TypeName }},
+		{"type_object.tp_flags", 8, 55, 52, func(l *Layout) *Offset { return &l.Type.Flags }},
+		{"list_object.ob_item", 8, 60, 59, func(l *Layout) *Offset { return &l.Owner.ListItems }},
+		{"dict_object.ma_keys", 8, 67, 66, func(l *Layout) *Offset { return &l.Dict.Keys }},
+		{"dict_object.ma_values", 8, 68, 66, func(l *Layout) *Offset { return &l.Dict.Values }},
 		{"bytes_object.ob_size", 8, 75, 74, func(l *Layout) *Offset { return &l.Bytes.Size }},
 		{"bytes_object.ob_sval", 1, 76, 74, func(l *Layout) *Offset { return &l.Bytes.Data }},
 		{"unicode_object.length", 8, 79, 77, func(l *Layout) *Offset { return &l.Unicode.Length }},
@@ -350,6 +469,10 @@ var debugOffsetRows = []row[debugOffsets]{
 		{"code_object.co_code_adaptive", 8, 56, 47, func(l *Layout) *Offset { return &l.Code.Adaptive }},
 		{"pyobject.ob_type", 8, 59, 58, func(l *Layout) *Offset { return &l.Object.Type }},
 		{"type_object.tp_name", 8, 61, 60, func(l *Layout) *Offset { return &l.Object.TypeName }},
+		{"type_object.tp_flags", 8, 63, 60, func(l *Layout) *Offset { return &l.Type.Flags }},
+		{"list_object.ob_item", 8, 72, 71, func(l *Layout) *Offset { return &l.Owner.ListItems }},
+		{"dict_object.ma_keys", 8, 79, 78, func(l *Layout) *Offset { return &l.Dict.Keys }},
+		{"dict_object.ma_values", 8, 80, 78, func(l *Layout) *Offset { return &l.Dict.Values }},
 		{"bytes_object.ob_size", 8, 87, 86, func(l *Layout) *Offset { return &l.Bytes.Size }},
 		{"bytes_object.ob_sval", 1, 88, 86, func(l *Layout) *Offset { return &l.Bytes.Data }},
 		{"unicode_object.length", 8, 91, 89, func(l *Layout) *Offset { return &l.Unicode.Length }},

@@ -143,7 +143,8 @@ func unicodeRow(s *source) string {
 		fmt.Sprintf("KindShift: %d, KindBits: %d, CompactBit: %d, ASCIIBit: %d, ASCIIData: at(%d), CompactData: at(%d), ",
 			kind.Bit, kind.Bits, bit("state.compact").Bit, bit("state.ascii").Bit, s.size(st),
 			s.size("PyCompactUnicodeObject")),
-		s.must("PointerData", "PyUnicodeObject", "data"))
+		s.must("PointerData", "PyUnicodeObject", "data"), s.must("UTF8", "PyCompactUnicodeObject", "utf8"),
+		fmt.Sprintf("Size: %d", s.size("PyUnicodeObject")))
 }
 
 func bytesRow(s *source) string {
@@ -152,6 +153,76 @@ func bytesRow(s *source) string {
 
 func objectRow(s *source) string {
 	return literal("ObjectLayout", s.must("Type", "PyObject", "ob_type"), s.must("TypeName", "PyTypeObject", "tp_name"))
+}
+
+// headerRow adds what no DWARF tells. Pre-headers: _PyType_PreHeaderSize, and which words of them hold what,
+// Include/internal/pycore_object.h (3.11: values and dict; 3.12: one word for both, tagged; 3.13: no values there).
+// Flags: Include/object.h. An int's size: lv_tag>>3 from 3.12 on (Include/internal/pycore_long.h), else |ob_size|.
+// Refcounts: no count comes near 2^32, and 3.14 has the overflow of a free-threaded neighbour and flags above it, of
+// which the low byte is in use (Include/refcount.h). Heads: {next, prev, refs}, aligned as the build's widest type is,
+// to 3.7; then two words (Include/internal/pycore_gc.h).
+func headerRow(s *source) string {
+	const managedWeakref, managedDict = 1 << 3, 1 << 4
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	words := 2
+	if _, ok := s.find("PyGC_Head", "gc.gc_refs"); ok {
+		words = 3
+	}
+	add("HeadWords: %d, ", words)
+	switch {
+	case s.minor() == 11:
+		add("PreFlags: %#x, Values: ValuesWord, ", managedDict)
+	case s.minor() == 12:
+		add("PreFlags: %#x, Values: ValuesTagged, ", managedDict|managedWeakref)
+	case s.minor() >= 13:
+		add("PreFlags: %#x, InlineFlag: 0x4, ", managedDict|managedWeakref)
+	}
+	countZero := uint64(0xffffffff00000000)
+	if _, ok := s.find("PyObject", "ob_overflow"); ok {
+		countZero = 0xff00ffff00000000
+	}
+	add("CountZero: %#x, ", countZero)
+	parts = append(parts, s.must("Count", "PyObject", "ob_refcnt"), s.must("Size", "PyVarObject", "ob_size"))
+	if _, ok := s.find("PyLongObject", "long_value.lv_tag"); ok {
+		add("IntShift: 3, ")
+	}
+	if s.minor() >= 11 { // PyFrameObject and PyGenObject end in the frame itself, and have no ob_size
+		add("FramesInline: true, ")
+	}
+	return literal("HeaderLayout", parts...)
+}
+
+func typeRow(s *source) string {
+	const st, heap = "PyTypeObject", "PyHeapTypeObject"
+	return literal("TypeLayout", s.must("BasicSize", st, "tp_basicsize"), s.must("ItemSize", st, "tp_itemsize"),
+		s.must("Flags", st, "tp_flags"), s.must("Base", st, "tp_base"), s.must("Dict", st, "tp_dict"),
+		s.must("Qualname", heap, "ht_qualname"), s.must("CachedKeys", heap, "ht_cached_keys"),
+		fmt.Sprintf("Size: %d, HeapSize: %d, ", s.size(st), s.size(heap)))
+}
+
+// dictRow adds what no DWARF tells: widths of indices and entries (Objects/dict-common.h, and
+// Include/internal/pycore_dict.h from 3.11 on, where tables of str keys have entries without a hash), and that to 3.12
+// an array of values has bytes in front of it (new_values in Objects/dictobject.c).
+func dictRow(s *source) string {
+	const st, keys = "PyDictObject", "PyDictKeysObject"
+	prefix := ""
+	if _, ok := s.find("PyDictValues", "embedded"); !ok && s.minor() >= 11 {
+		prefix = "ValuesPrefixed: true, "
+	}
+	return literal("DictLayout", s.must("Keys", st, "ma_keys"), s.must("Values", st, "ma_values"), prefix,
+		s.opt("KeysSize", keys, "dk_size"), s.opt("KeysLog2Index", keys, "dk_log2_index_bytes"),
+		s.opt("KeysKind", keys, "dk_kind"), s.must("KeysUsed", keys, "dk_nentries"), s.must("Indices", keys, "dk_indices"))
+}
+
+// ownerRow: from 3.15 on a bytearray's bytes are in a bytes object.
+func ownerRow(s *source) string {
+	bytes := ""
+	if _, ok := s.find("PyByteArrayObject", "ob_bytes_object"); !ok {
+		bytes = s.must("ByteArray", "PyByteArrayObject", "ob_bytes")
+	}
+	return literal("OwnerLayout", s.must("ListItems", "PyListObject", "ob_item"), s.must("SetTable", "PySetObject", "table"),
+		bytes)
 }
 
 func lineRow(s *source) string {

@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/heaptap/heaptap/mem"
+)
+
+// Index finds the blocks of a capture by their addresses. It holds until the capture is copied again, and may be used
+// from several goroutines.
+//
+// A place is the index of a block's word among all copied words of the live map, for arrays beside it.
+type Index struct {
+	c      *Capture
+	words  []uint64
+	leaves map[uint64]int // by base address
+	order  []int          // leaves by base address
+	shift  uint           // of an address to its granule
+}
+
+// NewIndex makes the index of what was copied.
+func (c *Capture) NewIndex() *Index {
+	bases := view[uint64](c.bases)
+	x := &Index{
+		c: c, words: view[uint64](c.leaves), leaves: make(map[uint64]int, len(bases)),
+		shift: uint(c.Header.Config.GranuleLog2),
+	}
+	for leaf := 1; leaf < len(bases); leaf++ {
+		if bases[leaf] != 0 {
+			x.leaves[bases[leaf]] = leaf
+			x.order = append(x.order, leaf)
+		}
+	}
+	slices.SortFunc(x.order, func(a, b int) int { return cmp.Compare(bases[a], bases[b]) })
+	return x
+}
+
+// Places is the number of places.
+func (x *Index) Places() int { return len(x.words) }
+
+// Place is the place of the word for address a. It is false for an address of which nothing was ever recorded.
+func (x *Index) Place(a mem.Addr) (int, bool) {
+	granule := uint64(a) >> x.shift
+	leaf, ok := x.leaves[granule>>LeafWordsLog2<<LeafWordsLog2<<x.shift]
+	return leaf<<LeafWordsLog2 | int(granule&(1<<LeafWordsLog2-1)), ok
+}
+
+// Word is the word at a place, as it was copied.
+func (x *Index) Word(place int) uint64 { return x.words[place] }
+
+// WordOffset is where the word at a place stands in the target, from the header of its tables on.
+func (x *Index) WordOffset(place int) uint64 { return x.c.Header.Leaves.Offset + 8*uint64(place) }
+
+// Block is the block that begins at a, and its place.
+func (x *Index) Block(a mem.Addr) (Block, int, bool) {
+	place, ok := x.Place(a)
+	if !ok || uint64(a)&(1<<x.shift-1) != 0 || x.words[place]>>LiveBit == 0 {
+		return Block{}, 0, false
+	}
+	b, ok := x.block(place, a)
+	return b, place, ok
+}
+
+// block decodes the live word at a place. It is false where a large block has no size.
+func (x *Index) block(place int, a mem.Addr) (Block, bool) {
+	word := x.words[place]
+	b := Block{
+		Addr: a, Size: word >> SizeShift & SizeBig, Node: uint32(word & (1<<StackBits - 1)),
+		Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)), Epoch: uint32(word >> EpochShift & (1<<EpochBits - 1)),
+	}
+	if b.Size != SizeBig {
+		return b, true
+	}
+	next, ok := x.Place(a + 1<<x.shift)
+	if !ok || x.words[next]>>AddressBits != 0 {
+		return Block{}, false
+	}
+	b.Size = x.words[next]
+	return b, true
+}
+
+// Leaves is the number of leaves of the live map: pieces of the address space, in its order.
+func (x *Index) Leaves() int { return len(x.order) }
+
+// Each visits the live blocks of the i-th leaf, with their places, by address.
+func (x *Index) Each(i int, visit func(Block, int)) {
+	leaf := x.order[i]
+	base := view[uint64](x.c.bases)[leaf]
+	for at := range 1 << LeafWordsLog2 {
+		place := leaf<<LeafWordsLog2 | at
+		if x.words[place]>>LiveBit == 0 {
+			continue
+		}
+		if b, ok := x.block(place, mem.Addr(base+uint64(at)<<x.shift)); ok {
+			visit(b, place)
+		}
+	}
+}
