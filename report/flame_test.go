@@ -374,36 +374,62 @@ func TestFlameLarge(t *testing.T) {
 	b.expectQuiet()
 }
 
+// pageDataOf is the data of a page with at most n calls.
+func pageDataOf(d *heap.Delta, o pageOptions, n int) pageData {
+	tree := newCalls()
+	tree.add(d.New, callsNow, o.detailed())
+	if d.Old != nil {
+		tree.add(d.Old, callsOld, o.detailed())
+	}
+	return newPageData(tree, aboutOf(d, tree, o), o, n)
+}
+
 // The cut must keep the totals, and say what it took.
-func TestFlameBounded(t *testing.T) {
-	for _, n := range []int{1, 5, 10, 20} {
-		d := newFlameData(server(), FlameOptions{MaxNodes: n})
-		if d.Cut.Frame < 0 || d.Cut.Note == "" {
-			t.Errorf("of %d nodes: nothing is cut", n)
-		}
-		kept := 0
-		for _, f := range d.Frame {
-			if f != d.Cut.Frame {
-				kept++
+func TestPageBounded(t *testing.T) {
+	delta := &heap.Delta{Old: sampled(), New: server()}
+	for _, o := range []pageOptions{FlameOptions{}.page(), HTMLOptions{}.page()} {
+		for _, n := range []int{1, 2, 5, 10, 20} {
+			d := pageDataOf(delta, o, n)
+			if d.Cut.Frame < 0 || d.Cut.Note == "" {
+				t.Errorf("of %d nodes: nothing is cut", n)
 			}
+			kept := 0
+			for _, f := range d.Nodes.Frame {
+				if f != d.Cut.Frame {
+					kept++
+				}
+			}
+			if kept != n {
+				t.Errorf("%d nodes, want %d", kept, n)
+			}
+			checkTotals(t, d, delta)
 		}
-		if kept != n {
-			t.Errorf("%d nodes, want %d", kept, n)
+		if d := pageDataOf(delta, o, 1000); d.Cut != (pageCut{Frame: -1, Label: -1}) {
+			t.Errorf("a small snapshot is cut: %+v", d.Cut)
 		}
+	}
+	if d := pageDataOf(delta, HTMLOptions{}.page(), 3); d.Cut.Label < 0 || d.Strings[d.Cut.Label] != cutLabel ||
+		!strings.Contains(d.Cut.Note, cutLabel) {
+		t.Errorf("of 3 nodes: labels are not cut: %+v", d.Cut)
+	}
+}
+
+// checkTotals compares the sums of the records with those of the snapshots.
+func checkTotals(t *testing.T, d pageData, delta *heap.Delta) {
+	t.Helper()
+	for when, columns := range [][][]int64{d.Records.Values, d.Records.Old} {
+		total := [...]*heap.Snapshot{delta.New, delta.Old}[when].Total()
 		for column, name := range d.Metrics {
 			var sum int64
-			for _, v := range d.Own[column] {
+			for _, v := range columns[column] {
 				sum += v
 			}
 			for m := range heap.NumMetrics {
-				if want := server().Total()[m]; m.String() == name && sum != want {
-					t.Errorf("of %d nodes: %s is %d, want %d", n, name, sum, want)
+				if m.String() == name && sum != total[m] {
+					t.Errorf("%s of snapshot %d is %d, want %d", name, when, sum, total[m])
 				}
 			}
 		}
-	}
-	if d := newFlameData(server(), FlameOptions{}); d.Cut.Frame != -1 || d.Cut.Note != "" {
-		t.Errorf("a small snapshot is cut: %+v", d.Cut)
 	}
 }
 

@@ -1,0 +1,295 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/heaptap/heaptap/heap"
+)
+
+// pageData is what the page's script reads. Columns are lists of equal length; "index" is one in Strings unless said
+// otherwise.
+type pageData struct {
+	Views   []string    `json:"views"`
+	Metrics []string    `json:"metrics"` // those that records have, by their names in pprof
+	Strings []string    `json:"strings"`
+	Frames  pageFrames  `json:"frames"`
+	Nodes   pageNodes   `json:"nodes"`
+	Records pageRecords `json:"records"`
+	Diff    bool        `json:"diff"` // records have values of an older snapshot, too
+	Cut     pageCut     `json:"cut"`
+	Start   pageStart   `json:"start"`
+	About   pageAbout   `json:"about"`
+}
+
+// pageFrames are the frames of calls.
+type pageFrames struct {
+	Func     []int32 `json:"func"`     // index
+	File     []int32 `json:"file"`     // index
+	Module   []int32 `json:"module"`   // index
+	Line     []int   `json:"line"`     // 0 where unknown
+	Function []int32 `json:"function"` // number of the function: the same for its lines
+}
+
+// pageNodes are the calls below the root, in preorder.
+type pageNodes struct {
+	// Up is for each node how many levels above the node before it its parent is: 0 for right below that.
+	Up    []int   `json:"up"`
+	Frame []int32 `json:"frame"` // index in Frames
+}
+
+// pageRecords are the blocks at calls, by label; the records of a node follow each other, in the order of nodes.
+type pageRecords struct {
+	Node   []int32 `json:"node"`   // index in Nodes, as distance from the record before (from -1)
+	Type   []int32 `json:"type"`   // index
+	Thread []int32 `json:"thread"` // index; empty where the page does not tell threads apart
+	Domain []int32 `json:"domain"` // as Thread
+	Age    []int32 `json:"age"`    // seconds, -1 where unknown; empty as Thread
+	// Values and Old have a column for each of Metrics: now, and in the older snapshot.
+	Values [][]int64 `json:"values"`
+	Old    [][]int64 `json:"old"`
+}
+
+// pageCut says what was summed to bound the page.
+type pageCut struct {
+	Frame int32  `json:"frame"` // index in Frames of the frame that stands for it; -1 where nothing was
+	Label int32  `json:"label"` // index of the text that stands for dropped labels; -1 where none were
+	Note  string `json:"note"`
+}
+
+// pageStart is what the page shows at first.
+type pageStart struct {
+	State  string `json:"state"` // "inuse", "alloc" or "peak"
+	Unit   string `json:"unit"`  // "space" or "objects"
+	By     string `json:"by"`    // "line" or "function"
+	Invert bool   `json:"invert"`
+}
+
+// pageAbout is what is known beside the calls.
+type pageAbout struct {
+	Now      pageSnapshot  `json:"now"`
+	Old      *pageSnapshot `json:"old,omitempty"`
+	Warnings []string      `json:"warnings"`
+	Sources  []pageSource  `json:"sources"`
+	// SourcesNote says what the sources hold and what not; "" where none were asked for.
+	SourcesNote string `json:"sourcesNote"`
+}
+
+// pageSnapshot is about one snapshot.
+type pageSnapshot struct {
+	Time     string      `json:"time"` // RFC 3339; "" where unknown
+	Duration float64     `json:"duration"`
+	Sample   uint64      `json:"sample"`
+	Stacks   int         `json:"stacks"`
+	Records  int         `json:"records"`
+	Info     [][2]string `json:"info"`
+}
+
+// pageSource is what is shown of a source file.
+type pageSource struct {
+	File string `json:"file"` // as frames name it
+	// Note says what the reader must know: that the file is not the one that ran, or why there is no text.
+	Note  string      `json:"note"`
+	Parts []pageLines `json:"parts"`
+}
+
+// pageLines are lines of a file that follow each other.
+type pageLines struct {
+	First int      `json:"first"`
+	Lines []string `json:"lines"`
+}
+
+func aboutOf(d *heap.Delta, tree *calls, o pageOptions) pageAbout {
+	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Sources: []pageSource{}}
+	for _, w := range d.Warnings {
+		a.Warnings = append(a.Warnings, printable(w))
+	}
+	if d.Old != nil {
+		old := aboutSnapshot(d.Old)
+		a.Old = &old
+	}
+	if o.sources != nil {
+		a.Sources, a.SourcesNote = pageSources(d, o)
+	}
+	return a
+}
+
+func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
+	p := pageSnapshot{Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Stacks: len(s.Stacks),
+		Records: len(s.Records), Info: [][2]string{}}
+	if !s.Time.IsZero() {
+		p.Time = s.Time.Format(time.RFC3339)
+	}
+	for _, kv := range s.Info {
+		p.Info = append(p.Info, [2]string{cutText(printable(kv.Key)), cutInfo(printable(kv.Value))})
+	}
+	return p
+}
+
+// maxInfoBytes bounds a fact; commands can be long.
+const maxInfoBytes = 16 << 10
+
+func cutInfo(t string) string {
+	if len(t) <= maxInfoBytes {
+		return t
+	}
+	return strings.ToValidUTF8(t[:maxInfoBytes], "") + "…"
+}
+
+func startOf(o pageOptions) pageStart {
+	state, unit, _ := strings.Cut(o.metric.String(), "_")
+	by := "line"
+	if o.by == heap.ByFunction {
+		by = "function"
+	}
+	return pageStart{State: state, Unit: unit, By: by, Invert: o.invert}
+}
+
+// pageBuilder fills pageData from a tree.
+type pageBuilder struct {
+	data      pageData
+	tree      *calls
+	detailed  bool
+	metrics   []heap.Metric
+	strings   map[string]int32
+	texts     map[string]int32 // as strings, by the text before it was made printable
+	frames    []int32          // for each of the tree's frames: index in the data + 1
+	functions map[heap.Frame]int32
+	labels    []int32 // for each of the tree's labels: index in the data + 1
+}
+
+// newPageData keeps at most maxNodes calls, and twice as many records.
+func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) pageData {
+	whole := tree.sums()[0]
+	tree, cut := tree.prune(maxNodes, 2*maxNodes)
+	b := pageBuilder{
+		tree: tree, detailed: o.detailed(),
+		strings: map[string]int32{}, texts: map[string]int32{}, functions: map[heap.Frame]int32{},
+		frames: make([]int32, len(tree.frames)), labels: make([]int32, len(tree.labels)),
+		data: pageData{
+			Views: o.views, Start: startOf(o), About: about, Diff: about.Old != nil, Cut: pageCut{Frame: -1, Label: -1},
+			// Arrays that stay empty are [] to the script, not null.
+			Metrics: []string{}, Strings: []string{},
+			Frames: pageFrames{Func: []int32{}, File: []int32{}, Module: []int32{}, Line: []int{}, Function: []int32{}},
+			Nodes:  pageNodes{Up: []int{}, Frame: []int32{}},
+			Records: pageRecords{Node: []int32{}, Type: []int32{}, Thread: []int32{}, Domain: []int32{}, Age: []int32{},
+				Values: [][]int64{}, Old: [][]int64{}},
+		},
+	}
+	r := &b.data.Records
+	for m := range heap.NumMetrics {
+		if whole[callsNow][m] > 0 || whole[callsOld][m] > 0 || m == o.metric || m == o.metric.Other() {
+			b.metrics = append(b.metrics, m)
+			b.data.Metrics = append(b.data.Metrics, m.String())
+			r.Values = append(r.Values, []int64{})
+			if b.data.Diff {
+				r.Old = append(r.Old, []int64{})
+			}
+		}
+	}
+	b.addNodes(o.metric)
+	b.noteCut(cut, whole)
+	return b.data
+}
+
+func (b *pageBuilder) addNodes(m heap.Metric) {
+	before, node, last := 0, int32(-1), int32(-1) // depth and number of the node, number of the record's before
+	b.tree.preorder(m, func(i int32, depth int) {
+		if depth == 0 {
+			return
+		}
+		b.data.Nodes.Up = append(b.data.Nodes.Up, before-(depth-1))
+		before = depth
+		b.data.Nodes.Frame = append(b.data.Nodes.Frame, b.frame(b.tree.nodes[i].frame))
+		node++
+		for _, t := range b.tree.sorted(i, m) {
+			b.record(node-last, t)
+			last = node
+		}
+	})
+}
+
+func (b *pageBuilder) record(distance int32, t *callTally) {
+	r := &b.data.Records
+	r.Node = append(r.Node, distance)
+	r.Type = append(r.Type, b.label(t.labels.typ))
+	if b.detailed {
+		r.Thread = append(r.Thread, b.label(t.labels.thread))
+		r.Domain = append(r.Domain, b.label(t.labels.domain))
+		r.Age = append(r.Age, t.labels.age)
+	}
+	for column, m := range b.metrics {
+		r.Values[column] = append(r.Values[column], t.values[callsNow][m])
+		if b.data.Diff {
+			r.Old[column] = append(r.Old[column], t.values[callsOld][m])
+		}
+	}
+}
+
+// noteCut says what was left out. The page's reader must be able to tell how much it is.
+func (b *pageBuilder) noteCut(cut callsCut, whole [2]heap.Values) {
+	var notes []string
+	part := func(v [2]heap.Values) string {
+		text := Percent(share(v[callsNow][heap.InuseBytes], whole[callsNow][heap.InuseBytes])) + " of the live bytes"
+		if whole[callsNow][heap.AllocBytes] > 0 {
+			text += ", " + Percent(share(v[callsNow][heap.AllocBytes], whole[callsNow][heap.AllocBytes])) +
+				" of all allocated"
+		}
+		return text
+	}
+	if cut.nodes > 0 {
+		b.data.Cut.Frame = b.frame(b.tree.frameOf[heap.Frame{Func: cutName}])
+		notes = append(notes, fmt.Sprintf("To bound the size of this page, its %s smallest calls of %s are summed as “%s”: "+
+			"%s.", Count(int64(cut.nodes)), Count(int64(cut.of)), cutName, part(cut.values)))
+	}
+	if cut.tallies > 0 {
+		b.data.Cut.Label = b.label(b.tree.labelOf[cutLabel])
+		notes = append(notes, fmt.Sprintf("Types, threads and ages of the smallest %s groups of blocks are “%s”: %s.",
+			Count(int64(cut.tallies)), cutLabel, part(cut.labelValues)))
+	}
+	b.data.Cut.Note = strings.Join(notes, " ")
+}
+
+func (b *pageBuilder) frame(i int32) int32 {
+	if b.frames[i] == 0 {
+		b.frames[i] = int32(len(b.data.Frames.Line)) + 1
+		f := b.tree.frames[i]
+		fn := f
+		fn.Line = 0
+		number, known := b.functions[fn]
+		if !known {
+			number = int32(len(b.functions))
+			b.functions[fn] = number
+		}
+		c := &b.data.Frames
+		c.Func = append(c.Func, b.text(f.Func))
+		c.File = append(c.File, b.text(f.File))
+		c.Module = append(c.Module, b.text(module(f)))
+		c.Line = append(c.Line, f.Line)
+		c.Function = append(c.Function, number)
+	}
+	return b.frames[i] - 1
+}
+
+func (b *pageBuilder) label(i int32) int32 {
+	if b.labels[i] == 0 {
+		b.labels[i] = b.text(b.tree.labels[i]) + 1
+	}
+	return b.labels[i] - 1
+}
+
+// text returns the index of what the page shows of a text.
+func (b *pageBuilder) text(t string) int32 {
+	i, ok := b.texts[t]
+	if !ok {
+		i = number(b.strings, &b.data.Strings, cutText(printable(t)))
+		b.texts[t] = i
+	}
+	return i
+}
+
+// module is the dotted name of the frame's module as far as its file tells.
+func module(f heap.Frame) string {
+	return f.File
+}
