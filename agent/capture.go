@@ -20,12 +20,12 @@ type Capture struct {
 	// meanwhile and are passed over. Otherwise they are damage.
 	Running bool
 
-	nodes, stats          []byte
-	threads, slots        []byte
-	timeline, resident    []byte
-	leaves, bases         []byte
-	codes, arena          []byte
-	leafByBase            map[uint64]int
+	nodes, stats       []byte
+	threads, slots     []byte
+	timeline, resident []byte
+	leaves, bases      []byte
+	codes, arena       []byte
+	leafByBase         map[uint64]int
 }
 
 // Block is one live block.
@@ -302,6 +302,48 @@ func (c *Capture) Bytes(b Blob) ([]byte, error) {
 		return nil, badTables("string of %d bytes at %#x", n, b.Offset)
 	}
 	return c.arena[b.Offset-base:][:n], nil
+}
+
+// AddResident notes in the tables at a, of which h is the header, that the process had so many bytes in memory at an
+// epoch. When there is no more room, every second older point goes. Two who do so at the same time may lose a point.
+func AddResident(m mem.Memory, a mem.Addr, h *Tables, epoch uint32, resident uint64) error {
+	w := h.Resident
+	if w.Offset > h.Size || w.Entries > (h.Size-w.Offset)/pointSize || w.Entries < 2 || w.Entries > timelinePoints {
+		return badTables("%d points at %#x do not fit", w.Entries, w.Offset)
+	}
+	next := mem.Addr(unsafe.Offsetof(h.Resident) + unsafe.Offsetof(w.Next))
+	n, err := mem.U64(m, a+next)
+	if err != nil {
+		return err
+	}
+	if n >= w.Entries {
+		ring := resize(nil, w.Entries*pointSize)
+		if err := m.ReadAt(ring, a+mem.Addr(w.Offset)); err != nil {
+			return err
+		}
+		n = w.Entries / 2
+		points := view[Point](ring)
+		for i := range n {
+			points[i] = points[2*i]
+		}
+		if err := m.WriteAt(ring[:n*pointSize], a+mem.Addr(w.Offset)); err != nil {
+			return err
+		}
+	}
+	p := Point{Epoch: epoch, Bytes: resident}
+	if err := m.WriteAt(bytesOf(&p), a+mem.Addr(w.Offset+n*pointSize)); err != nil {
+		return err
+	}
+	n++
+	return m.WriteAt(bytesOf(&n), a+next)
+}
+
+// Epoch is how the tables hold a number of seconds since tracking began.
+func Epoch(seconds uint64) uint32 {
+	if seconds >= EpochFine {
+		seconds = EpochFine + (seconds-EpochFine)/EpochCoarse
+	}
+	return uint32(min(seconds, EpochLast))
 }
 
 // Seconds is the age clock's reading for an epoch, from when tracking began.

@@ -7,9 +7,11 @@
 package profiler
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/heaptap/heaptap/agent"
 	"github.com/heaptap/heaptap/heap"
 )
 
@@ -41,6 +43,22 @@ func (d Domain) String() string {
 type AttachOptions struct {
 	SampleBytes uint64   // mean distance between samples, bytes; 0 tracks every block
 	Domains     []Domain // empty: all
+	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
+	// is. Sampling cannot tell.
+	Temporary int
+}
+
+// MostTemporary is the largest AttachOptions.Temporary.
+const MostTemporary = agent.TemporaryMost
+
+func (o AttachOptions) check() error {
+	switch {
+	case o.Temporary < 0 || o.Temporary > MostTemporary:
+		return fmt.Errorf("attach: temporary blocks are those freed within 1 to %d allocations, not %d", MostTemporary, o.Temporary)
+	case o.Temporary > 0 && o.SampleBytes != 0:
+		return errors.New("attach: temporary blocks cannot be told when sampling")
+	}
+	return nil
 }
 
 // Attachment tells what an attach did.
@@ -98,6 +116,8 @@ type Status struct {
 	AgentText     uint64   // bytes of code mapped
 	AgentTables   uint64   // bytes of tables in memory (not reserved)
 	AgentReserved uint64   // bytes of address space
+	Resident      uint64   // bytes of the whole process in memory, where it is tracked
+	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
 	NotSeen       []string // what is not seen and why, a sentence each
 }

@@ -32,6 +32,9 @@ import (
 // an agent that [Detach] or [Repair] removes.
 func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) {
 	began := time.Now()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	t, err := openLocked(ctx, pid)
 	if err != nil {
 		return nil, err
@@ -136,6 +139,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if err := pl.planMemory(status); err != nil {
 		return nil, err
 	}
+	h.Config.Temporary = uint32(o.Temporary)
 	h.Magic, h.Fingerprint, h.State = agent.Magic, agent.Fingerprint(), agent.StateHooking
 	h.Started = uint64(time.Now().UnixNano())
 	h.Owner, h.OwnerStart = uint64(t.proc.Pid), t.proc.StartTicks()

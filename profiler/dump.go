@@ -34,6 +34,10 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	default:
 		return nil, fmt.Errorf("process %d (%s): %w", pid, s, ErrNotTracked)
 	}
+	resident, err := t.noteResident(a)
+	if err != nil {
+		return nil, err
+	}
 	d := &Dump{}
 	c := &agent.Capture{Running: o.NoPause}
 	taken, err := t.capture(ctx, a, c, o, d)
@@ -41,6 +45,10 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause}
+	if info.own, err = t.proc.Resident(a.tables); err != nil {
+		return nil, err
+	}
+	info.resident = resident
 	d.Snapshot, d.Blocks, err = buildSnapshot(c, info)
 	if err != nil {
 		return nil, err

@@ -16,11 +16,13 @@ import (
 
 // snapshotInfo is what a snapshot says of its making.
 type snapshotInfo struct {
-	pid     int
-	command string
-	taken   time.Time
-	pause   time.Duration
-	paused  bool
+	pid      int
+	command  string
+	taken    time.Time
+	pause    time.Duration
+	paused   bool
+	resident uint64 // bytes of the process in memory
+	own      uint64 // of these heaptap's own
 }
 
 // ageBuckets are the lower bounds, in seconds, into which ages are sorted.
@@ -40,11 +42,19 @@ func buildSnapshot(c *agent.Capture, info snapshotInfo) (*heap.Snapshot, uint64,
 	for d, name := range agent.DomainNames {
 		b.domainText[d] = b.b.Text(name)
 	}
-	blocks, err := b.countLive(info.taken)
+	now, err := epochAt(h, info.taken)
+	if err != nil {
+		return nil, 0, err
+	}
+	blocks, err := b.countLive(now)
 	if err != nil {
 		return nil, 0, err
 	}
 	b.countStats()
+	if h.Config.Clock != 0 && h.PeakBytes != 0 {
+		s.PeakTime = momentOf(h.PeakEpoch, info.taken, now)
+	}
+	s.Timeline = timeline(c, info.taken, now)
 	if err := b.resolve(s); err != nil {
 		return nil, 0, err
 	}
@@ -59,6 +69,13 @@ func describeSnapshot(h *agent.Tables, info snapshotInfo) []heap.KeyValue {
 	}
 	if info.command != "" {
 		kv = append(kv, heap.KeyValue{Key: "command", Value: info.command})
+	}
+	if info.resident != 0 {
+		kv = append(kv, heap.KeyValue{Key: "rss", Value: fmt.Sprintf("%d bytes", info.resident)},
+			heap.KeyValue{Key: "heaptap's own", Value: fmt.Sprintf("%d bytes", info.own)})
+	}
+	if h.Config.Temporary != 0 {
+		kv = append(kv, heap.KeyValue{Key: "temporary", Value: fmt.Sprintf("freed within %d allocations of its thread", h.Config.Temporary)})
 	}
 	if info.paused {
 		kv = append(kv, heap.KeyValue{Key: "pause", Value: info.pause.String()})
@@ -108,11 +125,7 @@ func (b *snapshotBuilder) at(node uint32, domain, bucket int8) *heap.Record {
 
 // countLive sums the live map. Sampled blocks stand for the blocks that were not sampled: a block of s bytes is sampled
 // with probability 1-exp(-s/rate).
-func (b *snapshotBuilder) countLive(taken time.Time) (uint64, error) {
-	now, err := epochAt(b.c, taken)
-	if err != nil {
-		return 0, err
-	}
+func (b *snapshotBuilder) countLive(now int64) (uint64, error) {
 	rate := float64(b.c.Header.Config.SampleBytes)
 	var blocks uint64
 	for blk, err := range b.c.Blocks() {
@@ -138,12 +151,12 @@ func (b *snapshotBuilder) countLive(taken time.Time) (uint64, error) {
 }
 
 // epochAt is the age clock's second at a moment of this machine's clock.
-func epochAt(c *agent.Capture, at time.Time) (int64, error) {
+func epochAt(h *agent.Tables, at time.Time) (int64, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now); err != nil {
 		return 0, fmt.Errorf("clock: %w", err)
 	}
-	return now.Sec - int64(time.Since(at).Seconds()) - int64(c.Header.Config.ClockBase), nil
+	return now.Sec - int64(time.Since(at).Seconds()) - int64(h.Config.ClockBase), nil
 }
 
 func ageBucket(age int64) int8 {
@@ -156,10 +169,7 @@ func ageBucket(age int64) int8 {
 
 // countStats adds what is known by stack only, not by domain: what was ever allocated, and what was live at the peak.
 func (b *snapshotBuilder) countStats() {
-	shift := 0
-	if b.c.Header.Config.SampleBytes != 0 {
-		shift = agent.ScaleBits
-	}
+	shift := sampleShift(&b.c.Header)
 	stats := b.c.Stats()
 	for n := agent.FirstNode; n < len(b.nodes); n++ {
 		s := &stats[n]
@@ -177,6 +187,7 @@ func (b *snapshotBuilder) countStats() {
 		// What a thread without the GIL is about to free may be half counted.
 		r.PeakBlocks = max(int64(blocks), 0) >> shift
 		r.PeakBytes = max(int64(bytes), 0) >> shift
+		r.TempBlocks = int64(s.Temporary)
 	}
 }
 

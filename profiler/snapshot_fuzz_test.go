@@ -118,7 +118,7 @@ func FuzzBuildSnapshot(f *testing.F) {
 	f.Add(one(node(3, 0), agent.CodeFirst<<32|agent.FirstNode+3))                              // its own parent
 	f.Add(one(node(3, 0), 1000<<32|agent.FirstNode))                                           // no such code object
 	f.Add(one(node(0, unsafe.Offsetof(n.Instr)), 0x7fffffff))                                  // no such thread
-	f.Add(one(h.Stats.Offset+5*64, 1<<63))                                       // negative as an int64
+	f.Add(one(h.Stats.Offset+5*64, 1<<63))                                                     // negative as an int64
 	f.Add(one(code(unsafe.Offsetof(c.File)+8), 3<<32|9))                                       // a string of kind 3
 	f.Add(one(code(unsafe.Offsetof(c.File)+8), 4<<32|1))                                       // no code point
 	f.Add(one(code(unsafe.Offsetof(c.Lines)), 1<<60))                                          // lines from nowhere

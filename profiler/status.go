@@ -40,6 +40,12 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	if s.AgentTables, err = t.proc.Resident(a.tables); err != nil {
 		return nil, err
 	}
+	if s.State == Tracking {
+		if s.Resident, err = t.noteResident(a); err != nil {
+			return nil, err
+		}
+	}
+	s.PeakBytes = h.PeakBytes >> sampleShift(h)
 	threads, err := agent.ReadThreads(t.mem, a.tablesAt(), h)
 	if err != nil {
 		return nil, err
@@ -93,10 +99,8 @@ func totals(h *agent.Tables, threads []agent.Thread, d Domain) Totals {
 		sum.FreedBlocks += c.FreedBlocks
 		sum.FreedBytes += c.FreedBytes
 	}
-	if h.Config.SampleBytes != 0 {
-		for _, v := range []*uint64{&sum.AllocBlocks, &sum.AllocBytes, &sum.FreedBlocks, &sum.FreedBytes} {
-			*v >>= agent.ScaleBits
-		}
+	for _, v := range []*uint64{&sum.AllocBlocks, &sum.AllocBytes, &sum.FreedBlocks, &sum.FreedBytes} {
+		*v >>= sampleShift(h)
 	}
 	// Threads are read one after another: a block may be seen freed and not yet seen allocated.
 	sum.LiveBlocks = sum.AllocBlocks - min(sum.AllocBlocks, sum.FreedBlocks)

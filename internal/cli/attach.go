@@ -11,6 +11,7 @@ import (
 func (a *app) attachCommand() *cobra.Command {
 	var sample sizeFlag
 	var domains domainsFlag
+	var temporary int
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "attach PID",
@@ -21,6 +22,7 @@ func (a *app) attachCommand() *cobra.Command {
 		Example: example(
 			"heaptap attach 4711", "exact: every block",
 			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on for weeks",
+			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
 			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
@@ -30,7 +32,7 @@ func (a *app) attachCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			options := profiler.AttachOptions{SampleBytes: uint64(sample), Domains: domains}
+			options := profiler.AttachOptions{SampleBytes: uint64(sample), Domains: domains, Temporary: temporary}
 			at, err := a.Engine.Attach(c.Context(), pid, options)
 			if err != nil {
 				return err
@@ -45,6 +47,8 @@ func (a *app) attachCommand() *cobra.Command {
 	c.Flags().Var(&sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
 	c.Flags().Lookup("sample").DefValue = ""
 	c.Flags().Var(&domains, "domains", "track only these of CPython's allocator domains: raw, mem, obj")
+	c.Flags().IntVar(&temporary, "temporary", 0,
+		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
 	jsonFlag(c, &asJSON)
 	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
 	a.fixedCompletion(c, "domains", "raw,mem,obj", "mem,obj", "obj")

@@ -30,13 +30,15 @@ unwind: mem dso
 call: mem proc ptrace dso unwind internal/fault
 inject: mem proc ptrace dso unwind call internal/fault
 
-# C expressions, and the join that evaluates them in a process.
+# C expressions.
 cexpr: mem
-inferior: mem proc ptrace dso unwind call cexpr
 
 # What is tracked, and how it is found in Python.
 agent: mem inject
 cpython: mem proc dso
+
+# What any process can be asked without tracking it: calls of C expressions, stacks, symbols, memory.
+inferior: mem proc ptrace dso unwind call cexpr cpython
 
 # The model and its views.
 heap:
