@@ -1,13 +1,17 @@
 // Package dso tells which ELF objects a live process has loaded, where, and what their dynamic symbols are.
 //
 // It reads what the loader reads, from the process's memory: program headers, dynamic section, hash and version
-// tables. Section headers are never needed, and a file that was replaced or deleted since it was mapped makes no
-// difference. A full symbol table (.symtab) is read from the mapped file, and only where that file is proved to be the
-// one in memory. Nothing is stopped and nothing is written. Whatever a target claims (counts, offsets, chains) is
-// clamped before it is followed.
+// tables, relocations. For these section headers are never needed, and a file that was replaced or deleted since it was
+// mapped makes no difference. What memory does not hold, full symbol tables and DWARF, is read from the mapped file or
+// from one that was split from it, and only where that file is proved to belong to what is in memory. Nothing is stopped
+// and nothing is written. Whatever a target or a file claims (counts, offsets, chains, sizes) is clamped before it is
+// followed.
 //
-// A Module is a description of a moment: after the target unloads the object its addresses mean nothing. A Module may
-// be used from several goroutines.
+// [Symbols] answers for all modules at once: what a name means, what stands at an address. [Module.Slots] tells which
+// words lead calls and data from one module to another.
+//
+// A Module is a description of a moment: after the target unloads the object its addresses mean nothing. What is read
+// of it later is kept with it. A Module may be used from several goroutines.
 package dso
 
 import (
@@ -56,7 +60,9 @@ type Module struct {
 	process *proc.Process // nil in tests over fake memory
 	reader  mem.Reader
 	mapping proc.Mapping // of the first page, for opening the file
+	listed  bool         // the loader's list has it: the program's own link namespace
 	dynamic dynamic
+	lazy    *lazy
 }
 
 // Segment is one PT_LOAD: the bytes [Start, End) of the address space, of which the first FileSize come from Offset of

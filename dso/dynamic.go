@@ -10,6 +10,12 @@ import (
 
 const maxDynamic = 1 << 16 // bytes of a dynamic section that are looked at; real ones have about 500
 
+// Tags that package elf does not know (gABI, "Relative Relocation Table").
+const (
+	dtRelrSize elf.DynTag = 35
+	dtRelr     elf.DynTag = 36
+)
+
 // dynamic is what the dynamic section says, with pointers made into run-time addresses. The zero value is that of a
 // static program: no tables, so no symbols.
 type dynamic struct {
@@ -27,6 +33,11 @@ type dynamic struct {
 	soname   uint64 // offset in strings; valid if hasName
 	hasName  bool
 	debug    mem.Addr // value of DT_DEBUG: the loader's r_debug
+	needed   []uint64 // DT_NEEDED: offsets in strings
+
+	rela, rel, jmprel, relr                 mem.Addr
+	relaSize, relSize, jmprelSize, relrSize uint64 // bytes
+	jmprelIsRel                             bool   // DT_PLTREL
 }
 
 // readDynamic parses PT_DYNAMIC from memory. A module without one is fine.
@@ -78,6 +89,26 @@ func (m *Module) parseDynamic(b []byte) dynamic {
 			d.soname, d.hasName = v, true
 		case elf.DT_DEBUG:
 			d.debug = mem.Addr(v)
+		case elf.DT_NEEDED:
+			d.needed = append(d.needed, v)
+		case elf.DT_RELA:
+			d.rela = m.pointer(v)
+		case elf.DT_RELASZ:
+			d.relaSize = v
+		case elf.DT_REL:
+			d.rel = m.pointer(v)
+		case elf.DT_RELSZ:
+			d.relSize = v
+		case elf.DT_JMPREL:
+			d.jmprel = m.pointer(v)
+		case elf.DT_PLTRELSZ:
+			d.jmprelSize = v
+		case elf.DT_PLTREL:
+			d.jmprelIsRel = elf.DynTag(v) == elf.DT_REL
+		case dtRelr:
+			d.relr = m.pointer(v)
+		case dtRelrSize:
+			d.relrSize = v
 		}
 	}
 	return d
@@ -96,8 +127,7 @@ func (m *Module) pointer(v uint64) mem.Addr {
 	return 0
 }
 
-// Soname is the module's DT_SONAME, "" if it has none.
-func (m *Module) Soname() (string, error) {
+func (m *Module) readSoname() (string, error) {
 	if !m.dynamic.hasName {
 		return "", nil
 	}

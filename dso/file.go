@@ -5,97 +5,114 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/heaptap/heaptap/mem"
 )
 
-const maxSymtab = 1 << 28 // bytes of .symtab, uncompressed; a debug build of CPython has 1 MB
-
-// Symtab finds symbols by name in the full symbol table of the module's file, local ones included. A name also matches
-// the copies that link-time optimisation made of it (name.lto_priv.0). What is not found is not in the result; a
-// stripped file gives an error that wraps [elf.ErrNoSymbols]; a file that is not the one in memory, [ErrOtherFile].
+// Symtab finds symbols by name in the full symbol table of the module, local ones included: that of its own file, else
+// of a debug file or of its MiniDebugInfo. A name also matches the copies that link-time optimisation made of it
+// (name.lto_priv.0). What is not found is not in the result; where there is no full table the error wraps
+// [elf.ErrNoSymbols]; a file that is not the one in memory gives [ErrOtherFile].
 func (m *Module) Symtab(names ...string) (map[string]Symbol, error) {
-	f, err := m.open()
+	t, err := m.fullTable()
 	if err != nil {
 		return nil, fmt.Errorf("symbol table of %s: %w", m.Path, err)
-	}
-	defer f.Close()
-	if sec := f.SectionByType(elf.SHT_SYMTAB); sec == nil || sec.Size > maxSymtab {
-		return nil, fmt.Errorf("symbol table of %s: %w", m.Path, elf.ErrNoSymbols)
-	}
-	syms, err := f.Symbols()
-	if err != nil {
-		return nil, fmt.Errorf("symbol table of %s: %w", m.Path, err)
-	}
-	want := make(map[string]bool, len(names))
-	for _, n := range names {
-		want[n] = true
 	}
 	out := make(map[string]Symbol)
-	for _, sym := range syms {
-		name, _, _ := strings.Cut(sym.Name, ".lto_priv.")
-		if !want[name] || sym.Section == elf.SHN_UNDEF || elf.ST_TYPE(sym.Info) > elf.STT_FUNC {
-			continue
+	for _, name := range names {
+		for _, i := range t.find(name) {
+			if sym := m.symbolOf(t, i); sym.Type <= elf.STT_FUNC {
+				sym.Name = name
+				out[name] = sym
+			}
 		}
-		out[name] = m.define(name, elf.Sym64{Info: sym.Info, Shndx: uint16(sym.Section), Value: sym.Value, Size: sym.Size})
 	}
 	return out, nil
 }
 
-// open opens the mapped file and proves that it is what memory holds: the build-ids are equal or, where the linker
-// wrote none, the program headers are.
-func (m *Module) open() (*elfFile, error) {
+// open opens the mapped file and proves that it is what memory holds: the program headers are equal, and so are the
+// build-ids. A file that is not the mapped one itself but stands at its path (what the kernel gives us of the mapped one
+// depends on our rights) is taken only by an equal build-id.
+func (m *Module) open() (*object, error) {
 	if m.process == nil {
 		return nil, errors.New("not of a live process")
 	}
-	file, err := m.process.OpenMapped(m.mapping)
-	if err != nil {
+	if m.mapping.Inode == 0 {
+		return nil, errors.New("no file is mapped there")
+	}
+	f, err := m.process.OpenMapped(m.mapping)
+	if err != nil && m.Main {
+		f, err = m.openExe(err)
+	}
+	if err == nil {
+		o, err := openObject(f, m.Path, Symtab)
+		if err != nil {
+			return nil, err
+		}
+		if !m.same(o) {
+			o.Close()
+			return nil, ErrOtherFile
+		}
+		return o, nil
+	}
+	if m.BuildID == nil {
 		return nil, err
 	}
-	f, err := elf.NewFile(file)
-	if err != nil {
-		file.Close()
+	o, openErr := openIn(m.process.Root(), m.Path, Symtab)
+	if openErr != nil {
 		return nil, err
 	}
-	if !m.same(f) {
-		file.Close()
-		return nil, ErrOtherFile
+	if !m.same(o) {
+		o.Close()
+		return nil, fmt.Errorf("%w: %w", ErrOtherFile, err)
 	}
-	return &elfFile{File: f, Closer: file}, nil
+	return o, nil
 }
 
-type elfFile struct {
-	*elf.File
-	io.Closer
+// openExe opens the program's file by /proc/PID/exe, which needs less rights than map_files, and gives a deleted file
+// too. It is the mapped one where no other was run by a loader called as a program.
+func (m *Module) openExe(cause error) (*os.File, error) {
+	f, err := os.Open(m.process.Path("exe"))
+	if err != nil {
+		return nil, cause
+	}
+	st, err := statOf(f)
+	if err != nil || st.Ino != m.mapping.Inode {
+		f.Close()
+		return nil, cause
+	}
+	return f, nil
 }
 
-func (f *elfFile) Close() error { return f.Closer.Close() }
-
-func (m *Module) same(f *elf.File) bool {
-	if len(f.Progs) != len(m.Programs) {
-		return false
-	}
-	for i, p := range f.Progs {
-		if p.ProgHeader != m.Programs[i] {
-			return false
-		}
-	}
-	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE || p.Filesz > maxNotes {
-			continue
-		}
-		b := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(b, 0); err != nil {
-			return false
-		}
-		if id := noteBuildID(b, p.Align); id != nil {
-			return bytes.Equal(id, m.BuildID)
-		}
-	}
-	return m.BuildID == nil
+// same reports whether a file is the one in memory.
+func (m *Module) same(o *object) bool {
+	return slices.Equal(o.programs, m.Programs) && bytes.Equal(o.buildID(), m.BuildID)
 }
 
 // At returns the run-time address of a link-time address of the module.
 func (m *Module) At(vaddr uint64) mem.Addr { return m.Bias + mem.Addr(vaddr) }
+
+// symbolOf makes a symbol of an entry of one of the module's tables.
+func (m *Module) symbolOf(t *table, i int) Symbol {
+	raw := t.raw(i)
+	name := t.name(raw.Name)
+	if t.versions != nil {
+		sym := m.define(name, raw)
+		// A version that cannot be told leaves the symbol without one: it is a definition all the same.
+		v, hidden, _ := t.versions(uint32(i))
+		sym.Version, sym.Hidden = v.name, hidden
+		return sym
+	}
+	// In a file's table, ld writes the version behind the name.
+	base, version, ok := strings.Cut(name, "@")
+	if !ok || base == "" {
+		return m.define(name, raw)
+	}
+	sym := m.define(base, raw)
+	sym.Version, ok = strings.CutPrefix(version, "@")
+	sym.Hidden = !ok
+	return sym
+}

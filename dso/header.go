@@ -83,25 +83,16 @@ func (s *scan) programs(at mem.Addr, n int) ([]elf.ProgHeader, error) {
 	if n < 1 || n > maxPrograms {
 		return nil, fmt.Errorf("%d program headers", n)
 	}
-	raw := make([]elf.Prog64, n)
-	b, err := mem.Bytes(s.reader, at, binary.Size(raw))
+	b, err := mem.Bytes(s.reader, at, n*binary.Size(elf.Prog64{}))
 	if err != nil {
 		return nil, fmt.Errorf("read program headers: %w", err)
 	}
-	if err := binary.Read(bytes.NewReader(b), binary.LittleEndian, raw); err != nil {
-		return nil, err
-	}
-	progs := make([]elf.ProgHeader, n)
-	for i, p := range raw {
-		progs[i] = elf.ProgHeader{Type: elf.ProgType(p.Type), Flags: elf.ProgFlag(p.Flags), Off: p.Off, Vaddr: p.Vaddr,
-			Paddr: p.Paddr, Filesz: p.Filesz, Memsz: p.Memsz, Align: p.Align}
-	}
-	return progs, nil
+	return decodePrograms(b)
 }
 
 // finish fills in what follows from the program headers and the bias, and reads notes and dynamic section.
 func (s *scan) finish(m *Module) error {
-	m.reader, m.process = s.reader, s.process
+	m.reader, m.process, m.lazy = s.reader, s.process, new(lazy)
 	m.Path, m.Deleted = m.mapping.Path, m.mapping.Deleted
 	if err := m.layOut(); err != nil {
 		return fmt.Errorf("ELF object %s: %w", m.Path, err)

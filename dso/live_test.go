@@ -286,9 +286,12 @@ func TestEverySymbolIsFound(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b build) {
 		r := b.start(t)
 		for _, m := range r.modules(t) {
-			f, err := m.open()
+			if m.Path == vdsoPath {
+				continue
+			}
+			f, err := elf.Open(m.Path)
 			if err != nil {
-				continue // the vDSO
+				t.Fatal(err)
 			}
 			syms, err := f.DynamicSymbols()
 			f.Close()
@@ -399,8 +402,14 @@ func TestReplacedFile(t *testing.T) {
 	if syms, err := m.Symtab(want.name); err == nil && syms[want.name].Addr != want.addr {
 		t.Errorf("Symtab took the new file: %+v", syms)
 	}
-	// Without access to the mapped file itself only the path is left, which is another file now.
-	m.mapping.Path, m.mapping.Start = r.path, 1
+	// Without access to the mapped file itself the path is left, which is another file now; and, for a program, its exe.
+	m = r.moduleOfProgram(t)
+	m.mapping.Start = 1
+	if syms, err := m.Symtab(want.name); err != nil || syms[want.name].Addr != want.addr {
+		t.Errorf("Symtab by exe: %+v, %v", syms, err)
+	}
+	m = r.moduleOfProgram(t)
+	m.mapping.Start, m.Main = 1, false
 	if syms, err := m.Symtab(want.name); err == nil {
 		t.Errorf("Symtab took the new file: %+v", syms)
 	}

@@ -17,6 +17,8 @@ const (
 	retries  = 4       // a library may come or go between reading the maps and reading its header
 )
 
+const vdsoPath = "[vdso]" // as the kernel names its mapping
+
 // Auxiliary vector entries (linux/auxvec.h).
 const (
 	atPHDR        = 3
@@ -186,11 +188,14 @@ type link struct{ bias, dynamic mem.Addr }
 // links follows the loader's list: DT_DEBUG of the program points to r_debug {int version; link_map *map@8; ...}, each
 // link_map is {l_addr, l_name, l_ld, l_next, l_prev} (link.h, the same in glibc and musl). The list changes under us
 // while the target loads a library, so it ends quietly at what cannot be read.
+//
+// A loader that was called as a program (ld.so PROGRAM) is the program to the kernel, and another module has DT_DEBUG.
 func (s *scan) links() []link {
-	debug := s.modules[0].dynamic.debug
-	if debug == 0 {
+	i := slices.IndexFunc(s.modules, func(m *Module) bool { return m.dynamic.debug != 0 })
+	if i < 0 {
 		return nil
 	}
+	debug := s.modules[i].dynamic.debug
 	at, err := mem.Pointer(s.reader, debug+8)
 	if err != nil {
 		return nil
@@ -226,7 +231,7 @@ func (s *scan) order(links []link) {
 		}
 		for _, m := range s.modules {
 			if m.dynamic.addr == l.dynamic && m.dynamic.addr != 0 {
-				rank[m] = i + 1
+				rank[m], m.listed = i+1, true
 			}
 		}
 	}

@@ -23,6 +23,19 @@ func (m *Module) Dynamic(name string) (Symbol, error) { return m.lookup(name, ""
 // DynamicVersion finds name in exactly this version, default or not.
 func (m *Module) DynamicVersion(name, version string) (Symbol, error) { return m.lookup(name, version) }
 
+// dynamicAll finds all versions of name that the module defines.
+func (m *Module) dynamicAll(name string) ([]Symbol, error) {
+	var all []Symbol
+	err := m.hashed(name, func(index uint32) (bool, error) {
+		sym, ok, err := m.symbolAt(index, name)
+		if ok && err == nil {
+			all = append(all, sym)
+		}
+		return false, err
+	})
+	return all, err
+}
+
 func (m *Module) lookup(name, version string) (Symbol, error) {
 	var found *Symbol
 	visit := func(index uint32) (bool, error) {
@@ -39,15 +52,7 @@ func (m *Module) lookup(name, version string) (Symbol, error) {
 		}
 		return version != "" || !sym.Hidden, nil
 	}
-	var err error
-	switch d := &m.dynamic; {
-	case len(name) == 0 || len(name) >= maxSymbol || d.symbols == 0 || d.strings == 0:
-	case d.gnuHash != 0:
-		err = m.gnuHash(name, visit)
-	case d.sysvHash != 0:
-		err = m.sysvHash(name, visit)
-	}
-	if err != nil {
+	if err := m.hashed(name, visit); err != nil {
 		return Symbol{}, fmt.Errorf("look up %s in %s: %w", name, m.Path, err)
 	}
 	if found == nil {
@@ -57,6 +62,18 @@ func (m *Module) lookup(name, version string) (Symbol, error) {
 		return Symbol{}, fmt.Errorf("look up %s in %s: %w", name, m.Path, ErrNoSymbol)
 	}
 	return *found, nil
+}
+
+// hashed calls visit for each symbol that may have this name by the module's hash table, until visit says stop.
+func (m *Module) hashed(name string, visit func(uint32) (bool, error)) error {
+	switch d := &m.dynamic; {
+	case len(name) == 0 || len(name) >= maxSymbol || d.symbols == 0 || d.strings == 0:
+	case d.gnuHash != 0:
+		return m.gnuHash(name, visit)
+	case d.sysvHash != 0:
+		return m.sysvHash(name, visit)
+	}
+	return nil
 }
 
 // within returns base + index*size if all of that element lies inside the module.
@@ -75,20 +92,43 @@ func (m *Module) u32(base mem.Addr, index uint64) (uint32, error) {
 	return mem.U32(m.reader, at)
 }
 
-// gnuHash calls visit for each symbol index on the chain whose hash is name's, until visit says stop. Layout: 32-bit
-// nbuckets, symoffset, bloom_size, bloom_shift; 64-bit bloom words; 32-bit buckets; 32-bit hashes from symoffset on,
-// the last of a chain with bit 0 set (as GNU ld's -z gnuhash writes and glibc's do_lookup_x reads).
+// gnuTable is the header of a GNU hash table. Layout: 32-bit nbuckets, symoffset, bloom_size, bloom_shift; 64-bit bloom
+// words; 32-bit buckets; 32-bit hashes from symoffset on, the last of a chain with bit 0 set (as GNU ld's -z gnuhash
+// writes and glibc's do_lookup_x reads).
+type gnuTable struct {
+	bucketCount, first, bloomCount, shift uint32
+	blooms, buckets, hashes               mem.Addr
+}
+
+func (m *Module) gnuHeader() (gnuTable, error) {
+	at, err := m.within(m.dynamic.gnuHash, 0, 16)
+	if err != nil {
+		return gnuTable{}, err
+	}
+	b, err := mem.Bytes(m.reader, at, 16)
+	if err != nil {
+		return gnuTable{}, err
+	}
+	le := binary.LittleEndian
+	t := gnuTable{bucketCount: le.Uint32(b), first: le.Uint32(b[4:]), bloomCount: le.Uint32(b[8:]), shift: le.Uint32(b[12:])}
+	if t.bucketCount == 0 || t.bloomCount == 0 || t.bloomCount&(t.bloomCount-1) != 0 || t.shift > 63 {
+		return gnuTable{}, fmt.Errorf("hash table with %d buckets, %d bloom words, shift %d", t.bucketCount, t.bloomCount,
+			t.shift)
+	}
+	t.blooms = at + 16
+	t.buckets = t.blooms + mem.Addr(t.bloomCount)*8
+	t.hashes = t.buckets + mem.Addr(t.bucketCount)*4
+	return t, nil
+}
+
+// gnuHash calls visit for each symbol index on the chain whose hash is name's, until visit says stop.
 func (m *Module) gnuHash(name string, visit func(uint32) (bool, error)) error {
-	c := mem.NewCursor(m.reader, m.dynamic.gnuHash)
-	buckets, first, blooms, shift := c.U32(), c.U32(), c.U32(), c.U32()
-	if err := c.Err(); err != nil {
+	t, err := m.gnuHeader()
+	if err != nil {
 		return err
 	}
-	if buckets == 0 || blooms == 0 || blooms&(blooms-1) != 0 || shift > 63 {
-		return fmt.Errorf("hash table with %d buckets, %d bloom words, shift %d", buckets, blooms, shift)
-	}
 	hash := gnuHashOf(name)
-	bloomAt, err := m.within(c.Addr(), uint64(hash/64&(blooms-1)), 8)
+	bloomAt, err := m.within(t.blooms, uint64(hash/64&(t.bloomCount-1)), 8)
 	if err != nil {
 		return err
 	}
@@ -96,20 +136,18 @@ func (m *Module) gnuHash(name string, visit func(uint32) (bool, error)) error {
 	if err != nil {
 		return err
 	}
-	if word>>(hash%64)&(word>>(hash>>shift%64))&1 == 0 {
+	if word>>(hash%64)&(word>>(hash>>t.shift%64))&1 == 0 {
 		return nil
 	}
-	table := c.Addr() + mem.Addr(blooms)*8
-	index, err := m.u32(table, uint64(hash%buckets))
+	index, err := m.u32(t.buckets, uint64(hash%t.bucketCount))
 	if err != nil || index == 0 {
 		return err
 	}
-	if index < first {
-		return fmt.Errorf("hash bucket points at symbol %d, before the first hashed %d", index, first)
+	if index < t.first {
+		return fmt.Errorf("hash bucket points at symbol %d, before the first hashed %d", index, t.first)
 	}
-	hashes := table + mem.Addr(buckets)*4
 	for range maxChain {
-		h, err := m.u32(hashes, uint64(index-first))
+		h, err := m.u32(t.hashes, uint64(index-t.first))
 		if err != nil {
 			return err
 		}
@@ -175,9 +213,7 @@ func (m *Module) rawSymbol(index uint32) (elf.Sym64, error) {
 	if err != nil {
 		return elf.Sym64{}, err
 	}
-	le := binary.LittleEndian
-	return elf.Sym64{Name: le.Uint32(b), Info: b[4], Other: b[5], Shndx: le.Uint16(b[6:]), Value: le.Uint64(b[8:]),
-		Size: le.Uint64(b[16:])}, nil
+	return decodeSymbol(b), nil
 }
 
 // symbolAt returns the symbol at index if it is a definition of name.
@@ -190,7 +226,8 @@ func (m *Module) symbolAt(index uint32, name string) (Symbol, bool, error) {
 		return Symbol{}, false, err
 	}
 	sym := m.define(name, raw)
-	sym.Version, sym.Hidden, err = m.version(index)
+	v, hidden, err := m.version(index)
+	sym.Version, sym.Hidden = v.name, hidden
 	return sym, err == nil, err
 }
 

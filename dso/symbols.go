@@ -14,8 +14,8 @@ import (
 //
 // It is a description of a moment, as its modules are, and may be used from several goroutines.
 type Symbols struct {
-	modules []*Module
-	reader  mem.Reader
+	modules   []*Module
+	scopeOnce once[*scope]
 }
 
 // LoadSymbols lists the process's modules. It reads no symbols yet. Errors are those of [Modules].
@@ -24,13 +24,11 @@ func LoadSymbols(p *proc.Process, r mem.Reader) (*Symbols, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewSymbols(ms, r), nil
+	return NewSymbols(ms), nil
 }
 
 // NewSymbols answers for modules that were listed before by [Modules], in that order.
-func NewSymbols(modules []*Module, r mem.Reader) *Symbols {
-	return &Symbols{modules: modules, reader: r}
-}
+func NewSymbols(modules []*Module) *Symbols { return &Symbols{modules: modules} }
 
 // Modules are the process's modules in the order of [Modules].
 func (s *Symbols) Modules() []*Module { return s.modules }
@@ -178,50 +176,4 @@ func (e *AmbiguousError) Error() string {
 		names = append(names, fmt.Sprintf("%v (%v)", c, c.Addr))
 	}
 	return fmt.Sprintf("look up %s: ambiguous: %s", e.Name, strings.Join(names, ", "))
-}
-
-// Lookup finds what has a name. Names are
-//
-//	name              an exported one, else one of a file's full table, local ones too
-//	name@VERSION      in this version
-//	module!name       in a module: libc.so.6, libc, python3.11, vdso, or a path or its tail
-//	file.c:name       in a source file
-//	ns::f, ns::f(int) as C++ or Rust would say it; mangled names are names like any other
-//
-// It returns all candidates, best first: what the loader would bind before what it would not, default versions before
-// hidden ones. No candidate gives a *[NotFoundError]. [Symbols.Resolve] insists on a single meaning.
-func (s *Symbols) Lookup(name string) ([]Found, error) {
-	var out []Found
-	for _, m := range s.modules {
-		if sym, err := m.Dynamic(name); err == nil {
-			out = append(out, Found{Symbol: sym, Module: m})
-		}
-	}
-	if len(out) == 0 {
-		return nil, &NotFoundError{Name: name}
-	}
-	return out, nil
-}
-
-// Resolve finds the one symbol that a name means: the best candidate of [Symbols.Lookup], if the program itself would
-// take it (the first module in the loader's order that exports it) or there is no other as good. Else the error is an
-// *[AmbiguousError] or a *[NotFoundError].
-func (s *Symbols) Resolve(name string) (Found, error) {
-	all, err := s.Lookup(name)
-	if err != nil {
-		return Found{}, err
-	}
-	return all[0], nil
-}
-
-// Search finds all symbols whose name (or demangled name) matches a pattern: a glob (*, ?, [a-z]) for the whole name,
-// or a regular expression between slashes. A module may be said before: libc!mem*. Sorted by module, then name. No match
-// is an empty result; the error is of the pattern.
-func (s *Symbols) Search(pattern string) ([]Found, error) {
-	return nil, fmt.Errorf("search %q: not there yet", pattern)
-}
-
-// At names the function or object that contains a, and how far into it a is. It is false where no symbol is known.
-func (s *Symbols) At(a mem.Addr) (Found, uint64, bool) {
-	return Found{}, 0, false
 }
