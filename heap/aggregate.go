@@ -2,23 +2,125 @@ package heap
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"slices"
 )
 
-// Grouping says which frames count as the same.
+// Grouping says which blocks are counted together.
 type Grouping int
 
-// The groupings.
+// The groupings: by frame, by whole stack, by module of the frame's file, by label.
 const (
 	ByLine     Grouping = iota // the same function and line
 	ByFunction                 // the same function, whatever the line
+	ByStack                    // the same frames all the way
+	ByModule                   // a frame in the same module, see ModuleOf
+	ByType
+	ByThread
+	ByDomain
+	ByAge // the same bucket of ages
+	NumGroupings
 )
 
-// Row is what one line or one function accounts for.
+// String is the grouping's name on the command line.
+func (g Grouping) String() string {
+	names := [NumGroupings]string{"line", "function", "stack", "module", "type", "thread", "domain", "age"}
+	if g >= 0 && g < NumGroupings {
+		return names[g]
+	}
+	return fmt.Sprintf("grouping(%d)", int(g))
+}
+
+// Frames tells whether groups are of frames, so that a block belongs to one of them by its innermost frame and to
+// others by its callers. Otherwise a block belongs to one group only.
+func (g Grouping) Frames() bool { return g == ByLine || g == ByFunction || g == ByModule }
+
+// Group names what is counted together.
+type Group struct {
+	Frame Frame  // of rows by line (Line is 0 by function); the innermost frame of rows by stack; else zero
+	Stack int32  // of rows by stack: index in Snapshot.Stacks; else None
+	Name  string // of rows by module or label; "" where blocks have none
+}
+
+// Row is what one group accounts for.
 type Row struct {
-	Frame Frame  // Line is 0 in rows by function
-	Own   Values // of blocks that it allocated itself
-	Cum   Values // of blocks that were allocated while it was on the stack; each block once, also under recursion
+	Group
+	Own Values // of blocks that it allocated itself
+	Cum Values // of blocks that were allocated while it was on the stack; each block once, also under recursion
+}
+
+// By returns a row for each group, in no particular order. In groups by frame, blocks without a Python stack are in
+// none; [Snapshot.Stackless] has those. Where a block is in one group only, Own and Cum are the same.
+func (s *Snapshot) By(g Grouping) []Row {
+	if g.Frames() {
+		return s.rows(g)
+	}
+	var rows []Row
+	index := map[int32]int32{}
+	names := map[string]int32{}
+	for i := range s.Records {
+		r := &s.Records[i]
+		if g == ByStack && r.Stack == None {
+			continue
+		}
+		key := r.groupKey(g)
+		at, ok := index[key]
+		if !ok {
+			group := s.groupOf(g, key)
+			if at, ok = names[group.Name]; !ok || g == ByStack {
+				at = int32(len(rows))
+				rows = append(rows, Row{Group: group})
+				names[group.Name] = at
+			}
+			index[key] = at
+		}
+		rows[at].Own.Add(r.Values())
+	}
+	for i := range rows {
+		rows[i].Cum = rows[i].Own
+	}
+	return slices.DeleteFunc(rows, func(r Row) bool { return r.Own.IsZero() })
+}
+
+// groupKey is a number that tells the record's group from others; several may be one.
+func (r *Record) groupKey(g Grouping) int32 {
+	switch g {
+	case ByType:
+		return r.Type
+	case ByThread:
+		return r.Thread
+	case ByDomain:
+		return r.Domain
+	case ByAge:
+		return r.Age
+	}
+	return r.Stack
+}
+
+func (s *Snapshot) groupOf(g Grouping, key int32) Group {
+	group := Group{Stack: None}
+	switch g {
+	case ByStack:
+		group.Stack, group.Frame = key, s.Frames[s.Stacks[key].Frame]
+	case ByAge:
+		group.Name = AgeText(key)
+	default:
+		group.Name = s.Text(key)
+	}
+	return group
+}
+
+// AgeText names the bucket of ages with that lower bound: "1m to 2m"; "" for UnknownAge.
+func AgeText(bound int32) string {
+	end := AgeBucketEnd(bound)
+	switch {
+	case bound == UnknownAge:
+		return ""
+	case end == math.MaxInt32:
+		return FormatAge(int64(bound)) + " and more"
+	}
+	return FormatAge(int64(bound)) + " to " + FormatAge(int64(end))
 }
 
 // ByLine returns a row for each line of each function on any stack, in no particular order. Blocks without a Python
@@ -39,15 +141,20 @@ func (s *Snapshot) Stackless() Values {
 	return v
 }
 
-// SortRows sorts rows by what the metric says of Own, or of Cum, largest first; equal ones by file, line and function.
+// SortRows sorts rows by what the metric says of Own, or of Cum, largest first; equal ones by file, line and function, or by
+// name.
 func SortRows(rows []Row, m Metric, cumulative bool) {
 	slices.SortFunc(rows, func(a, b Row) int {
 		av, bv := a.Own, b.Own
 		if cumulative {
 			av, bv = a.Cum, b.Cum
 		}
-		return cmp.Or(cmp.Compare(bv[m], av[m]), compareFrames(a.Frame, b.Frame))
+		return cmp.Or(cmp.Compare(bv[m], av[m]), compareGroups(a.Group, b.Group))
 	})
+}
+
+func compareGroups(a, b Group) int {
+	return cmp.Or(compareFrames(a.Frame, b.Frame), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Stack, b.Stack))
 }
 
 func compareFrames(a, b Frame) int {
@@ -57,17 +164,27 @@ func compareFrames(a, b Frame) int {
 	)
 }
 
-// groups numbers the classes of equal frames: the class of each frame, and a frame for each class.
-func (s *Snapshot) groups(g Grouping) (of []int32, frames []Frame) {
+// groups numbers the groups of frames: the number of each frame's, and all groups.
+func (s *Snapshot) groups(g Grouping) (of []int32, groups []Group) {
 	of = make([]int32, len(s.Frames))
-	index := make(map[Frame]int32, len(s.Frames))
+	index := make(map[Group]int32, len(s.Frames))
+	modules := map[string]string{}
 	for i, f := range s.Frames {
-		if g == ByFunction {
-			f.Line = 0
+		group := Group{Frame: f, Stack: None}
+		switch g {
+		case ByFunction:
+			group.Frame.Line = 0
+		case ByModule:
+			name, known := modules[f.File]
+			if !known {
+				name, _ = ModuleOf(f.File)
+				modules[f.File] = name
+			}
+			group = Group{Name: name, Stack: None}
 		}
-		of[i] = intern(index, &frames, f)
+		of[i] = intern(index, &groups, group)
 	}
-	return of, frames
+	return of, groups
 }
 
 // OwnByStack returns for each stack the sum of its records.
@@ -82,10 +199,10 @@ func (s *Snapshot) OwnByStack() []Values {
 }
 
 func (s *Snapshot) rows(g Grouping) []Row {
-	group, frames := s.groups(g)
-	rows := make([]Row, len(frames))
+	group, groups := s.groups(g)
+	rows := make([]Row, len(groups))
 	for i := range rows {
-		rows[i].Frame = frames[i]
+		rows[i].Group = groups[i]
 	}
 	own := s.OwnByStack()
 	total := slices.Clone(own)
@@ -94,7 +211,7 @@ func (s *Snapshot) rows(g Grouping) []Row {
 			total[p].Add(total[i])
 		}
 	}
-	outermost := s.outermost(group, len(frames))
+	outermost := s.outermost(group, len(groups))
 	for i, n := range s.Stacks {
 		row := &rows[group[n.Frame]]
 		row.Own.Add(own[i])

@@ -36,9 +36,9 @@ func TestRows(t *testing.T) {
 	lines := s.ByLine()
 	SortRows(lines, InuseBytes, false)
 	want := []Row{
-		{Frame{Func: "walk", File: "a.py", Line: 10, FirstLine: 9}, inuse(11010, 3), inuse(11110, 4)},
-		{Frame{Func: "walk", File: "a.py", Line: 12, FirstLine: 9}, inuse(100, 1), inuse(1100, 2)},
-		{Frame{Func: "main", File: "a.py", Line: 1}, inuse(3, 2), inuse(1113, 5)},
+		{Group{Frame: Frame{Func: "walk", File: "a.py", Line: 10, FirstLine: 9}, Stack: None}, inuse(11010, 3), inuse(11110, 4)},
+		{Group{Frame: Frame{Func: "walk", File: "a.py", Line: 12, FirstLine: 9}, Stack: None}, inuse(100, 1), inuse(1100, 2)},
+		{Group{Frame: Frame{Func: "main", File: "a.py", Line: 1}, Stack: None}, inuse(3, 2), inuse(1113, 5)},
 	}
 	if diff := gocmp.Diff(want, lines); diff != "" {
 		t.Errorf("by line: want (-), got (+):\n%s", diff)
@@ -46,8 +46,8 @@ func TestRows(t *testing.T) {
 	functions := s.ByFunction()
 	SortRows(functions, InuseBytes, true)
 	want = []Row{
-		{Frame{Func: "walk", File: "a.py", FirstLine: 9}, inuse(11110, 4), inuse(11110, 4)},
-		{Frame{Func: "main", File: "a.py"}, inuse(3, 2), inuse(1113, 5)},
+		{Group{Frame: Frame{Func: "walk", File: "a.py", FirstLine: 9}, Stack: None}, inuse(11110, 4), inuse(11110, 4)},
+		{Group{Frame: Frame{Func: "main", File: "a.py"}, Stack: None}, inuse(3, 2), inuse(1113, 5)},
 	}
 	if diff := gocmp.Diff(want, functions); diff != "" {
 		t.Errorf("by function: want (-), got (+):\n%s", diff)

@@ -15,8 +15,9 @@ type Node struct {
 
 // Tree returns the calls as a tree: callers above, what they called below, equal siblings merged. Its root stands for
 // the whole snapshot and owns the blocks without a stack. Nodes without blocks are left out. The tree is the caller's.
+// g is ByLine or ByFunction.
 func (s *Snapshot) Tree(g Grouping) *Node {
-	group, frames := s.groups(g)
+	group, groups := s.groups(g)
 	own := s.OwnByStack()
 	type key struct {
 		parent *Node
@@ -34,7 +35,7 @@ func (s *Snapshot) Tree(g Grouping) *Node {
 		k := key{parent, group[n.Frame]}
 		node := index[k]
 		if node == nil {
-			node = &Node{Frame: frames[k.group]}
+			node = &Node{Frame: groups[k.group].Frame}
 			index[k] = node
 			parent.Children = append(parent.Children, node)
 			order = append(order, node)
