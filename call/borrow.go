@@ -116,11 +116,13 @@ func (pl *Plan) seize(tracer *ptrace.Tracer, tid int, opts ptrace.Option) (*ptra
 
 // use runs fn with the thread, which has just stopped, and gives the thread back on every path, a panic included.
 func (s *Session) use(began time.Time, report *Report, fn func() error) (err error) {
-	fault.Point("call/stopped")
+	s.began = began
+	s.point("call/stopped", "thread stopped")
 	defer func() {
 		err = errors.Join(s.end(), err)
 		report.Pause = time.Since(began)
 		report.Threads = 1
+		report.Notes = append(report.Notes, s.notes...)
 	}()
 	if err := s.begin(); err != nil {
 		return err
@@ -136,6 +138,7 @@ func (pl *Plan) finishOrphan(ctx context.Context, report *Report) error {
 		return fmt.Errorf("read record: %w", err)
 	}
 	r := decodeRecord(b)
+	pl.left = r.Arena
 	if r.Tid == 0 {
 		return nil
 	}
@@ -148,7 +151,8 @@ func (pl *Plan) finishOrphan(ctx context.Context, report *Report) error {
 		return fmt.Errorf("thread %d was left in borrowed code: %w", r.Tid, err)
 	}
 	report.Notes = append(report.Notes, fmt.Sprintf("thread %d had been left borrowed by a tracer that was killed", r.Tid))
-	return pl.memory.WriteAt(make([]byte, recordSize), pl.cave.record())
+	record{Arena: r.Arena}.encode(b)
+	return pl.memory.WriteAt(b, pl.cave.record())
 }
 
 // finishThread lets the record's thread run from system call to system call until it has restored itself: until its

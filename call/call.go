@@ -102,6 +102,7 @@ type Plan struct {
 	maps     []proc.Mapping
 	stack    proc.Mapping // the first thread's
 	shelf    mem.Addr     // dead bytes of a readable page with room for a frame, for threads without a usable stack; or 0
+	left     region       // what a killed tracer had mapped for functions, or 0
 	seccomp  seccompState
 	features components
 }

@@ -19,7 +19,7 @@ type cave struct {
 // The addresses inside a cave; the code itself is in caveCode, per processor.
 func (c cave) syscall() mem.Addr   { return c.at + caveSyscall }
 func (c cave) sigreturn() mem.Addr { return c.at + caveSigreturn }
-func (c cave) run() mem.Addr       { return c.at + caveRun }
+func (c cave) call() mem.Addr      { return c.at + caveCall }
 func (c cave) marker() mem.Addr    { return c.at + caveMarker } // just behind the marker system call
 func (c cave) shelter() mem.Addr   { return c.at + caveShelter }
 func (c cave) record() mem.Addr    { return c.at + mem.Addr(caveRecord) }
@@ -82,10 +82,12 @@ func digCave(m mem.Memory, at mem.Addr) error {
 }
 
 // record says in the target's memory which thread is borrowed, and which memory its frames and stack are in: two
-// regions while it moves from one to the other. Thread 0 means that none is.
+// regions while it moves from one to the other. Thread 0 means that none is. Arena is the memory that a session mapped
+// for itself, or is about to map, and that is still to be given back.
 type record struct {
 	Tid    uint64
 	Region [2]region
+	Arena  region
 }
 
 // region is [Lo, Hi) of the target's memory. In a record it is all that a borrowed thread's stack pointer may be at:
@@ -100,12 +102,14 @@ func stackTo(lo, f mem.Addr) region { return region{lo, f + 16} }
 // frame is where the frame is, in a region of a record.
 func (r region) frame() mem.Addr { return r.Hi - 16 }
 
-const recordSize = 5 * 8
+const recordSize = 7 * 8
+
+func (r *record) regions() [3]*region { return [...]*region{&r.Region[0], &r.Region[1], &r.Arena} }
 
 func (r record) encode(b []byte) {
 	le := binary.LittleEndian
 	le.PutUint64(b, r.Tid)
-	for i, g := range r.Region {
+	for i, g := range r.regions() {
 		le.PutUint64(b[8+16*i:], uint64(g.Lo))
 		le.PutUint64(b[16+16*i:], uint64(g.Hi))
 	}
@@ -114,8 +118,8 @@ func (r record) encode(b []byte) {
 func decodeRecord(b []byte) record {
 	le := binary.LittleEndian
 	r := record{Tid: le.Uint64(b)}
-	for i := range r.Region {
-		r.Region[i] = region{mem.Addr(le.Uint64(b[8+16*i:])), mem.Addr(le.Uint64(b[16+16*i:]))}
+	for i, g := range r.regions() {
+		*g = region{mem.Addr(le.Uint64(b[8+16*i:])), mem.Addr(le.Uint64(b[16+16*i:]))}
 	}
 	return r
 }

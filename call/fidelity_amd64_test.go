@@ -181,9 +181,7 @@ func TestFrame(t *testing.T) {
 							return err
 						}
 					}
-					regs := runRegs(&s.state.Regs, pl.cave, s.frame.at, a.code, unix.SYS_GETPPID, new([maxArgs]uint64))
-					s.ranUser = true
-					if err := s.commit(&regs); err != nil {
+					if _, err := s.enter(a.code, &Args{}); err != nil {
 						return err
 					}
 					return s.die()

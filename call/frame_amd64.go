@@ -124,14 +124,6 @@ func syscallRegs(own *ptrace.Regs, c cave, sp mem.Addr, nr uint64, args *[maxArg
 	return r
 }
 
-// runRegs calls the function at entry, makes the marker system call and then restores the thread.
-func runRegs(own *ptrace.Regs, c cave, sp, entry mem.Addr, marker uint64, args *[maxArgs]uint64) ptrace.Regs {
-	r := borrowed(own, c.run(), sp)
-	r.Rax, r.Rbx, r.R12, r.Rbp = 0, uint64(entry), marker, 0
-	r.Rdi, r.Rsi, r.Rdx, r.Rcx, r.R8, r.R9 = args[0], args[1], args[2], args[3], args[4], args[5]
-	return r
-}
-
 // sigreturnRegs only restores the thread: what it has between two uses.
 func sigreturnRegs(own *ptrace.Regs, c cave, sp mem.Addr) ptrace.Regs {
 	return borrowed(own, c.sigreturn(), sp+8)
@@ -145,6 +137,3 @@ func shelterRegs(own *ptrace.Regs, c cave, sp mem.Addr) ptrace.Regs {
 	r.Rbx = uint64(sp + 8)
 	return r
 }
-
-// runResult is what the function returned, at the marker.
-func runResult(r *ptrace.Regs) uint64 { return r.Rbx }

@@ -37,11 +37,11 @@ func TestCaveCode(t *testing.T) {
 	if len(list) != 2 || list[0].Op != x86asm.MOV || list[0].Args[1] != x86asm.Imm(15) {
 		t.Errorf("rt_sigreturn: %v", list)
 	}
-	list, marker := disassemble(t, caveRun, x86asm.SYSCALL)
+	list, marker := disassemble(t, caveCall, x86asm.SYSCALL)
 	if marker != caveMarker {
 		t.Errorf("marker at %d, want %d", marker, caveMarker)
 	}
-	at := caveRun
+	at := caveCall
 	for _, in := range list {
 		at += in.Len
 		if in.Op != x86asm.LDMXCSR {
@@ -55,8 +55,55 @@ func TestCaveCode(t *testing.T) {
 			t.Errorf("mxcsr %#x, want the ABI's 0x1f80", v)
 		}
 	}
-	if in, err := x86asm.Decode(caveCode[caveMarker:], 64); err != nil || in.Op != x86asm.RET {
-		t.Errorf("behind the marker: %v, %v", in, err)
+	// Behind the marker: the child of a fork ends, the thread goes to rt_sigreturn with the stack pointer behind the
+	// frame's first word.
+	list, at = disassemble(t, caveMarker, x86asm.JMP)
+	lea, jump := list[len(list)-2], list[len(list)-1]
+	if m, ok := lea.Args[1].(x86asm.Mem); lea.Op != x86asm.LEA || !ok || m.Base != x86asm.RBX || m.Disp != blockFrame+8 {
+		t.Errorf("to the frame: %v", lea)
+	}
+	if rel, ok := jump.Args[0].(x86asm.Rel); !ok || at+int(rel) != caveSigreturn {
+		t.Errorf("jumps by %v, want to rt_sigreturn", jump)
+	}
+	list, _ = disassemble(t, at, x86asm.SYSCALL)
+	if list[0].Op != x86asm.MOV || list[0].Args[1] != x86asm.Imm(231) {
+		t.Errorf("end of a fork's child: %v", list)
+	}
+}
+
+// TestCallImage: the block is where the code in the cave looks for it.
+func TestCallImage(t *testing.T) {
+	a := Args{Stack: []byte("0123456789abcdef+")}
+	for i := range a.Vector {
+		a.Vector[i] = [16]byte{byte(i + 1), 15: byte(i + 1)}
+	}
+	const f = mem.Addr(0x7fff0000c8 + 0x10)
+	block, sp := callPlace(f, len(a.Stack))
+	b := callImage(nil, block, sp, &a, 0x1234)
+	if block%16 != 0 || sp%stackAlign != 0 || sp+mem.Addr(len(b)) != f || sp+mem.Addr(len(a.Stack)) > block-blockVector {
+		t.Errorf("block at %v, stack at %v, %d bytes up to the frame at %v", block, sp, len(b), f)
+	}
+	if string(b[:len(a.Stack)]) != string(a.Stack) {
+		t.Errorf("stack arguments %q", b[:len(a.Stack)])
+	}
+	at := 0
+	list, _ := disassemble(t, caveCall, x86asm.CALL)
+	for _, in := range list {
+		if in.Op != x86asm.MOVAPS {
+			continue
+		}
+		m := in.Args[1].(x86asm.Mem)
+		if got := b[int64(block-sp)+m.Disp]; m.Base != x86asm.RBX || got != byte(at+1) ||
+			in.Args[0] != x86asm.X0+x86asm.Reg(at) {
+			t.Errorf("%v loads %d", in, got)
+		}
+		at++
+	}
+	if at != len(a.Vector) {
+		t.Errorf("%d vector registers are loaded", at)
+	}
+	if got := binary.LittleEndian.Uint32(b[block-sp+blockMarker:]); got != 0x1234 {
+		t.Errorf("marker %#x", got)
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 	maxArgs        = 6
 	caveSyscall    = 0
 	caveSigreturn  = 0
-	caveRun        = 0
+	caveCall       = 0
 	caveMarker     = 0
 	caveShelter    = 0
 )
@@ -40,12 +40,18 @@ func syscallRegs(own *ptrace.Regs, _ cave, _ mem.Addr, _ uint64, _ *[maxArgs]uin
 	return *own
 }
 
-func runRegs(own *ptrace.Regs, _ cave, _, _ mem.Addr, _ uint64, _ *[maxArgs]uint64) ptrace.Regs {
+const blockOut = 1
+
+func callPlace(f mem.Addr, _ int) (block, sp mem.Addr) { return f, f }
+
+func callImage(b []byte, _, _ mem.Addr, _ *Args, _ uint32) []byte { return b }
+
+func callRegs(own *ptrace.Regs, _ cave, _, _, _ mem.Addr, _ uint64, _ keptErrno, _ *Args) ptrace.Regs {
 	return *own
 }
+
+func callResult([]byte) Result { return Result{} }
 
 func sigreturnRegs(own *ptrace.Regs, _ cave, _ mem.Addr) ptrace.Regs { return *own }
 
 func shelterRegs(own *ptrace.Regs, _ cave, _ mem.Addr) ptrace.Regs { return *own }
-
-func runResult(*ptrace.Regs) uint64 { return 0 }

@@ -63,7 +63,8 @@ func TestRank(t *testing.T) {
 }
 
 func TestRecord(t *testing.T) {
-	want := record{Tid: 42, Region: [2]region{{0x1000, 0x2000}, stackTo(0x7fff00000000, 0x7fff00010008)}}
+	want := record{Tid: 42, Region: [2]region{{0x1000, 0x2000}, stackTo(0x7fff00000000, 0x7fff00010008)},
+		Arena: region{0x7ffffff00000, 0x7ffffffff000}}
 	b := make([]byte, recordSize)
 	want.encode(b)
 	got := decodeRecord(b)

@@ -102,11 +102,15 @@ func (pl *Plan) Allowed(nr uint64, args ...uint64) (allowed, known bool) {
 	return true, true
 }
 
-// Actions that let a system call through, and the action's part of a filter's result (linux/seccomp.h).
+// Actions of a filter that let a system call through, those that harm the process, and the action's part of a filter's
+// result (linux/seccomp.h).
 const (
-	seccompActionFull = 0xffff0000
-	seccompAllow      = 0x7fff0000
-	seccompLog        = 0x7ffc0000
+	seccompActionFull  = 0xffff0000
+	seccompAllow       = 0x7fff0000
+	seccompLog         = 0x7ffc0000
+	seccompTrap        = 0x00030000
+	seccompKillThread  = 0x00000000
+	seccompKillProcess = 0x80000000
 )
 
 // seccompData is a struct seccomp_data.

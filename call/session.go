@@ -22,26 +22,56 @@ type Session struct {
 	thread *ptrace.Thread
 	state  ptrace.State // what the thread will have again
 
-	memory   region // where frames and stacks go
-	stack    bool   // memory has room for a stack below the frame
-	shelf    bool   // memory is the plan's shelf: read-only, so that no handler can run on it
-	frame    frame  // the frame that is in memory, once framed
-	framed   bool   // frame has been written for the present memory
-	previous region // the committed frame and its stack, as in the record
-	undo     saved  // what the first frame has covered
-	armed    bool   // a commit has happened: the thread has not its own registers
-	ranUser  bool   // code other than the cave's has run: the extended state may differ
-	lost     error  // the thread could not be stopped any more: it must finish alone
-	world    *world // BorrowAll: all threads
+	placing
+	first    placing // where the first frame was, before UseMemory and the arena
+	given    bool    // by UseMemory
+	frame    frame   // the frame that is in memory, once framed
+	framed   bool    // frame has been written for the present memory
+	rec      record  // as it is in the cave
+	previous region  // the committed frame and its stack
+	undo     saved   // what the first frame has covered
+	armed    bool    // a commit has happened: the thread has not its own registers
+	ranUser  bool    // code other than the cave's has run: the extended state may differ
+	calling  bool    // a function is being called
+	left     bool    // the function has left the call: the thread goes on by itself
+	lost     error   // the thread could not be stopped any more: it must finish alone
+	world    *world  // StopAll: all threads
+	began    time.Time
+	notes    []string
+
+	// What functions need.
+	arena      region // mapped for them, or adopted
+	mapped     []owned
+	low, floor mem.Addr // where the next mapping goes below, and not below
+	errno      keptErrno
+	mark       marker
+	own        ownStack
+	sleep      swappedSleep
 
 	xstate   [maxXState]byte
 	scratch  [maxXState]byte
+	callBuf  []byte
 	frameBuf [maxFrame]byte
 	undoBuf  [maxFrame]byte
 	pageBuf  [8 * placeSize / pageSize]byte
 	recBuf   [recordSize]byte
 	regs     ptrace.Regs
 	signal   ptrace.SignalInfo
+}
+
+// placing is where frames and stacks go.
+type placing struct {
+	memory region
+	stack  bool // memory has room for a stack below the frame
+	shelf  bool // memory is the plan's shelf: read-only, so that no handler can run on it
+}
+
+// point marks a step, for tests that kill us there and for Options.Trace.
+func (s *Session) point(name, detail string) {
+	fault.Point(name)
+	if trace := s.plan.opts.Trace; trace != nil {
+		trace(Step{name, s.Tid(), time.Since(s.began), s.regs.PC(), s.regs.SP(), detail})
+	}
 }
 
 // saved is bytes that a frame has covered.
@@ -62,7 +92,8 @@ func (s *Session) begin() error {
 	if s.state, err = s.thread.Save(s.xstate[:]); err != nil {
 		return err
 	}
-	fault.Point("call/saved")
+	s.regs = s.state.Regs
+	s.point("call/saved", "registers, extended state and signal mask saved")
 	if s.thread.ShadowStack() {
 		return fmt.Errorf("thread %d has a shadow stack (CET): %w", s.Tid(), ErrUnsupported)
 	}
@@ -81,15 +112,16 @@ func (s *Session) begin() error {
 			s.memory, s.shelf = region{s.plan.shelf - shelfSize, s.plan.shelf}, true
 		}
 	}
-	return nil
+	s.first = s.placing
+	return s.adopt()
 }
 
 // UseMemory makes [base, base+size) of the target, writable and nobody else's, the place of frames and stacks from now
 // on: a stack that grows down from the frame at its upper end. Before, they are on pages of the thread's own stack
 // that it never used. A region that is too small or not writable is an error of the next Syscall or Run.
 func (s *Session) UseMemory(base mem.Addr, size uint64) {
-	s.memory, s.stack, s.shelf = region{base, base + mem.Addr(size)}, true, false
-	s.framed = false
+	s.placing = placing{memory: region{base, base + mem.Addr(size)}, stack: true}
+	s.given, s.framed = true, false
 }
 
 // Syscall makes one system call in the borrowed thread, with at most six arguments, and returns its result. An error
@@ -131,46 +163,6 @@ func (s *Session) syscall(nr uint64, args []uint64) (uint64, error) {
 	return uint64(s.regs.Result()), nil
 }
 
-// Run calls the position-independent code at entry as a C function with at most six integer arguments and returns its
-// result. The code must already be in executable memory of the target, keep to the C calling convention, take no lock
-// that the thread may hold, and make no system call that waits with a relative timeout.
-//
-// A fault in it is a *[FaultError]; running past the time limit is a *[TimeoutError]; both are undone, as far as
-// registers go. When this process is killed meanwhile, the function finishes and the thread restores itself.
-func (s *Session) Run(entry mem.Addr, args ...uint64) (uint64, error) {
-	v, err := s.run(entry, args)
-	if err != nil {
-		return 0, fmt.Errorf("run code at %v: %w", entry, err)
-	}
-	return v, nil
-}
-
-func (s *Session) run(entry mem.Addr, args []uint64) (uint64, error) {
-	a, err := packArgs(args)
-	if err != nil {
-		return 0, err
-	}
-	marker, err := s.plan.markerCall()
-	if err != nil {
-		return 0, err
-	}
-	if !s.stack {
-		return 0, fmt.Errorf("no stack: give memory with UseMemory first")
-	}
-	if err := s.prepareFrame(); err != nil {
-		return 0, err
-	}
-	regs := runRegs(&s.state.Regs, s.plan.cave, s.frame.at, entry, marker, &a)
-	s.ranUser = true
-	if err := s.commit(&regs); err != nil {
-		return 0, err
-	}
-	if err := s.advance(s.plan.cave.marker(), "call/marker-entered", "call/marker-done"); err != nil {
-		return 0, err
-	}
-	return runResult(&s.regs), nil
-}
-
 func packArgs(args []uint64) (a [maxArgs]uint64, err error) {
 	if copy(a[:], args) < len(args) {
 		err = fmt.Errorf("%d arguments, at most %d are possible", len(args), maxArgs)
@@ -178,22 +170,13 @@ func packArgs(args []uint64) (a [maxArgs]uint64, err error) {
 	return a, err
 }
 
-// markerCall is a system call without effect (its first argument is -1) that the target's seccomp filters admit.
-func (pl *Plan) markerCall() (uint64, error) {
-	candidates := [...]uint64{unix.SYS_GETPPID, unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_SCHED_YIELD, unix.SYS_READ}
-	for _, nr := range candidates {
-		if allowed, _ := pl.Allowed(nr, ^uint64(0)); allowed {
-			return nr, nil
-		}
-	}
-	return 0, &SeccompError{unix.SYS_GETPPID}
-}
-
 // prepareFrame writes the record and the frame for the present memory, unless they are there already.
 func (s *Session) prepareFrame() error {
 	switch {
 	case s.lost != nil:
 		return s.lost
+	case s.left:
+		return errLeft
 	case s.framed:
 		return nil
 	case s.memory == region{}:
@@ -209,16 +192,16 @@ func (s *Session) prepareFrame() error {
 	if err := s.cover(f); err != nil {
 		return err
 	}
-	next := stackTo(s.memory.Lo, f.at)
-	if err := s.writeRecord(record{Tid: uint64(s.Tid()), Region: [2]region{s.previous, next}}); err != nil {
+	s.rec.Tid, s.rec.Region = uint64(s.Tid()), [2]region{s.previous, stackTo(s.memory.Lo, f.at)}
+	if err := s.writeRecord(); err != nil {
 		return err
 	}
-	fault.Point("call/recorded")
+	s.point("call/recorded", "thread recorded as borrowed")
 	if err := s.plan.memory.WriteAt(f.bytes, f.at); err != nil {
 		return fmt.Errorf("write signal frame: %w", err)
 	}
-	fault.Point("call/framed")
 	s.frame, s.framed = f, true
+	s.point("call/framed", "signal frame written")
 	return nil
 }
 
@@ -236,8 +219,8 @@ func (s *Session) cover(f frame) error {
 	return nil
 }
 
-func (s *Session) writeRecord(r record) error {
-	r.encode(s.recBuf[:])
+func (s *Session) writeRecord() error {
+	s.rec.encode(s.recBuf[:])
 	if err := s.plan.memory.WriteAt(s.recBuf[:], s.plan.cave.record()); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
@@ -264,7 +247,8 @@ func (s *Session) commit(regs *ptrace.Regs) error {
 	if err := s.thread.SetRegs(regs); err != nil {
 		return err
 	}
-	fault.Point("call/armed")
+	s.regs = *regs
+	s.point("call/armed", "registers set: from here on the thread restores itself")
 	s.previous = stackTo(s.memory.Lo, s.frame.at)
 	if first && !s.shelf {
 		return s.block()
@@ -280,7 +264,7 @@ func (s *Session) takeShelter() error {
 	if err := s.thread.SetRegs(&regs); err != nil {
 		return err
 	}
-	fault.Point("call/sheltered")
+	s.point("call/sheltered", "sheltered until signals are blocked")
 	return nil
 }
 
@@ -288,153 +272,32 @@ func (s *Session) block() error {
 	if err := s.thread.SetSigMask(blockedSignals); err != nil {
 		return err
 	}
-	fault.Point("call/blocked")
+	s.point("call/blocked", "signals held")
 	return nil
-}
-
-// advance lets the thread run until it has made the system call that ends at the address behind, within the time
-// limit. Other system calls on the way are the borrowed code's own. s.regs are then the registers at that point.
-func (s *Session) advance(behind mem.Addr, enteredPoint, donePoint string) error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.plan.opts.Timeout)
-	defer cancel()
-	entered := false
-	for sig := syscall.Signal(0); ; {
-		if err := s.thread.Resume(true, sig); err != nil {
-			return err
-		}
-		stop, err := s.thread.Wait(ctx)
-		if errors.Is(err, ptrace.ErrDeadline) {
-			return s.abandon(err)
-		}
-		if err != nil {
-			return err
-		}
-		sig = 0
-		switch stop.Kind {
-		case ptrace.Exited:
-			return fmt.Errorf("thread %d, while borrowed: %w", s.Tid(), ptrace.ErrGone)
-		case ptrace.Signal:
-			if sig, err = s.takeSignal(stop.Signal); err != nil {
-				return err
-			}
-		case ptrace.Syscall:
-			if err := s.thread.Regs(&s.regs); err != nil {
-				return err
-			}
-			if s.regs.PC() != behind {
-				entered = false
-				continue
-			}
-			if !entered {
-				entered = true
-				fault.Point(enteredPoint)
-				continue
-			}
-			if s.regs.WillRestart() {
-				entered = false
-				continue
-			}
-			fault.Point(donePoint)
-			return nil
-		}
-	}
-}
-
-// takeSignal decides about a signal that is about to be delivered to borrowed code. A fault of the code's own is an
-// error, and the thread is made ready to restore itself; everything else came from outside and goes through: a stop
-// signal stops the job (the borrowed thread alone still runs), a fault signal that somebody sent is theirs.
-func (s *Session) takeSignal(sig syscall.Signal) (syscall.Signal, error) {
-	foreign, err := s.foreign(sig)
-	if err != nil {
-		return 0, err
-	}
-	if foreign {
-		return sig, nil
-	}
-	if err := s.thread.Regs(&s.regs); err != nil {
-		return 0, err
-	}
-	fe := &FaultError{Tid: s.Tid(), Signal: sig, PC: s.regs.PC()}
-	if sig == unix.SIGSEGV || sig == unix.SIGBUS {
-		fe.Addr = mem.Addr(s.signal.Addr)
-	}
-	fault.Point("call/faulted")
-	return 0, errors.Join(error(fe), s.park())
-}
-
-// abandon takes the thread out of borrowed code that ran past its limit.
-func (s *Session) abandon(cause error) error {
-	grace, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := s.halt(grace); err != nil {
-		s.lost = fmt.Errorf("borrowed code does not stop; the thread goes back by itself when it does: %w", err)
-		return s.lost
-	}
-	fault.Point("call/abandoned")
-	if err := s.thread.Regs(&s.regs); err != nil {
-		return err
-	}
-	te := &TimeoutError{Tid: s.Tid(), Limit: s.plan.opts.Timeout, PC: s.regs.PC(), Err: cause}
-	return errors.Join(te, s.park())
-}
-
-// halt stops a thread that runs borrowed code, anywhere. Signals from outside go through, a fault does not.
-func (s *Session) halt(ctx context.Context) error {
-	for {
-		if err := s.thread.Interrupt(); err != nil {
-			return err
-		}
-		stop, err := s.thread.Wait(ctx)
-		if err != nil {
-			return err
-		}
-		switch stop.Kind {
-		case ptrace.Exited:
-			return ptrace.ErrGone
-		case ptrace.Signal:
-			foreign, err := s.foreign(stop.Signal)
-			if err != nil || !foreign {
-				return err
-			}
-			if err := s.thread.Resume(true, stop.Signal); err != nil {
-				return err
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-// foreign reports whether the signal at whose delivery the thread stands came from outside, and is not a fault of the
-// code that it runs.
-func (s *Session) foreign(sig syscall.Signal) (bool, error) {
-	if blockedSignals&(1<<(sig-1)) != 0 {
-		return true, nil
-	}
-	var err error
-	s.signal, err = s.thread.SignalInfo()
-	return s.signal.Code <= 0, err
-}
-
-// park gives a thread that was torn out of borrowed code registers with which it restores itself.
-func (s *Session) park() error {
-	regs := sigreturnRegs(&s.state.Regs, s.plan.cave, s.frame.at)
-	return s.thread.SetRegs(&regs)
 }
 
 // end gives everything back and lets the thread go.
 func (s *Session) end() error {
-	if s.lost != nil {
+	switch {
+	case s.lost != nil:
 		return s.lost
+	case s.left:
+		return s.ended(s.letGo())
 	}
-	if !s.armed {
+	if err := s.giveBack(); err != nil {
+		s.notes = append(s.notes, fmt.Sprintf("memory for functions stays mapped: %v", err))
+	}
+	switch {
+	case s.lost != nil:
+		return s.lost
+	case !s.armed:
 		return s.ended(s.thread.Detach(0))
 	}
 	back := s.state
 	if !s.ranUser {
 		back.XState = nil
 	}
-	fault.Point("call/restoring")
+	s.point("call/restoring", "thread done with")
 	if s.shelf {
 		if err := s.takeShelter(); err != nil {
 			return s.ended(err)
@@ -443,18 +306,20 @@ func (s *Session) end() error {
 	if err := s.thread.Restore(&back, s.scratch[:]); err != nil {
 		return s.ended(err)
 	}
-	fault.Point("call/restored")
+	s.regs = back.Regs
+	s.point("call/restored", "registers, extended state and signal mask given back and verified")
 	err := s.tidy()
-	fault.Point("call/tidied")
+	s.point("call/tidied", "covered memory given back, record cleared")
 	err = errors.Join(err, s.thread.Detach(0))
-	fault.Point("call/detached")
+	s.point("call/detached", "thread let go")
 	return s.ended(err)
 }
 
 // tidy gives back the memory that the frames covered and clears the record. The thread has its own registers again.
 func (s *Session) tidy() error {
 	err := s.plan.memory.WriteAt(s.undo.bytes, s.undo.at)
-	return errors.Join(err, s.writeRecord(record{}))
+	s.rec = record{Arena: s.rec.Arena}
+	return errors.Join(err, s.writeRecord())
 }
 
 // ended makes of an error in giving back a *[RestoreError], unless there is no thread any more to give back to.

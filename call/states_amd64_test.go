@@ -525,11 +525,7 @@ func TestOrphan(t *testing.T) {
 	before := tg.settled()
 	_, err := pl.Borrow(ctx, func(s *Session) error {
 		s.UseMemory(a.data+4096, a.size-4096)
-		if err := s.prepareFrame(); err != nil {
-			return err
-		}
-		regs := runRegs(&s.state.Regs, pl.cave, s.frame.at, a.code, unix.SYS_GETPPID, &[maxArgs]uint64{uint64(a.data)})
-		if err := s.commit(&regs); err != nil {
+		if _, err := s.enter(a.code, &Args{Int: [maxArgs]uint64{uint64(a.data)}}); err != nil {
 			return err
 		}
 		return s.die()

@@ -140,6 +140,10 @@ func (r *Regs) absoluteTimeout() bool {
 	return false
 }
 
+// ForgetsTime reports whether the thread was stopped in a system call whose remaining time only the kernel knows, and
+// forgets when the thread sleeps anew.
+func (r *Regs) ForgetsTime() bool { return r.InSyscall() && r.Result() == restartBlock }
+
 // WillRestart reports, at the exit of a system call, whether the kernel is about to make it again.
 func (r *Regs) WillRestart() bool {
 	switch r.Result() {

@@ -235,6 +235,7 @@ type SignalInfo struct {
 	Signal syscall.Signal
 	Code   int32  // above 0 for what the kernel raised, such as a fault; otherwise another process sent it
 	Addr   uint64 // of a fault
+	Pid    int32  // of the sender, as the target knows it, where Code is not above 0
 }
 
 // SignalInfo reads the signal at whose delivery the thread is stopped.
@@ -249,5 +250,6 @@ func (t *Thread) SignalInfo() (SignalInfo, error) {
 		Signal: syscall.Signal(at(0)),
 		Code:   int32(at(8)),
 		Addr:   uint64(at(16)) | uint64(at(20))<<32,
+		Pid:    int32(at(16)),
 	}, nil
 }
