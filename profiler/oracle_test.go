@@ -239,6 +239,9 @@ func liveBlocks(t *testing.T, pid int) []oracleBlock {
 func nodeTraceback(t *testing.T, s *snapshotBuilder, node uint32) string {
 	var out strings.Builder
 	for depth := 0; node != 0 && s.nodes[node].Code != agent.CodeRoot && depth < 100; node = s.nodes[node].Parent {
+		if s.nodes[node].Code == agent.CodeDomain {
+			continue
+		}
 		f, err := s.describeFrame(s.nodes[node].Code, s.nodes[node].Instr)
 		if err != nil {
 			t.Fatal(err)
