@@ -119,6 +119,8 @@ func AgeText(bound int32) string {
 		return ""
 	case end == math.MaxInt32:
 		return FormatAge(int64(bound)) + " and more"
+	case end == bound+1 && bound > 1: // no bucket of ours
+		return FormatAge(int64(bound))
 	}
 	return FormatAge(int64(bound)) + " to " + FormatAge(int64(end))
 }

@@ -13,7 +13,7 @@ import (
 // csvHeader are the columns of [CSV].
 var csvHeader = [...]string{
 	"inuse_bytes", "inuse_blocks", "alloc_bytes", "alloc_blocks", "peak_bytes", "peak_blocks",
-	"domain", "thread", "type", "age_seconds", "function", "file", "line", "stack",
+	"temporary_blocks", "domain", "thread", "type", "age_seconds", "min_size", "max_size", "function", "file", "line", "stack",
 }
 
 // CSV writes a row for each record (RFC 4180, a header line, line ends \n): its values, its labels, the innermost
@@ -53,10 +53,15 @@ func csvRow(s *heap.Snapshot, r *heap.Record, stack string) []string {
 	for _, v := range r.Values() {
 		row = append(row, strconv.FormatInt(v, 10))
 	}
-	row = append(row, s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), "")
+	row = append(row, s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type))
+	age, smallest, largest := "", "", ""
 	if r.Age != heap.UnknownAge {
-		row[len(row)-1] = strconv.Itoa(int(r.Age))
+		age = strconv.Itoa(int(r.Age))
 	}
+	if r.MaxSize > 0 {
+		smallest, largest = strconv.FormatInt(r.MinSize, 10), strconv.FormatInt(r.MaxSize, 10)
+	}
+	row = append(row, age, smallest, largest)
 	var leaf heap.Frame
 	if r.Stack != heap.None {
 		leaf = s.Frames[s.Stacks[r.Stack].Frame]

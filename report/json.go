@@ -26,6 +26,9 @@ type Document struct {
 	Sample   uint64     `json:"sample_bytes"` // mean distance between samples; 0 where every block was counted
 	Info     []Fact     `json:"info"`
 
+	PeakTime *time.Time `json:"peak_time"` // when tracked memory was at its highest; null where unknown
+	Timeline []Moment   `json:"timeline"`  // from when tracking began
+
 	Total     Amounts  `json:"total"`
 	Stackless Amounts  `json:"stackless"` // part of the total that was allocated while no Python code was running
 	Lines     []Source `json:"lines"`
@@ -34,6 +37,13 @@ type Document struct {
 	Frames  []Place       `json:"frames,omitempty"`
 	Stacks  []Call        `json:"stacks,omitempty"`
 	Records []Measurement `json:"records,omitempty"`
+}
+
+// Moment is a point of the timeline; null is what was not measured then.
+type Moment struct {
+	Time    time.Time `json:"time"`
+	Tracked *uint64   `json:"tracked_bytes"`
+	RSS     *uint64   `json:"rss_bytes"`
 }
 
 // Fact is something to know about the snapshot.
@@ -50,6 +60,7 @@ type Amounts struct {
 	AllocBlocks int64 `json:"alloc_blocks"`
 	PeakBytes   int64 `json:"peak_bytes"`
 	PeakBlocks  int64 `json:"peak_blocks"`
+	TempBlocks  int64 `json:"temporary_blocks"` // of those allocated: freed again within few allocations
 }
 
 // Place is a frame. What is not known is "" or 0.
@@ -80,6 +91,8 @@ type Measurement struct {
 	Thread string `json:"thread"`
 	Type   string `json:"type"`
 	Age    *int32 `json:"age_seconds"` // lower bound; null where unknown
+	Min    *int64 `json:"min_size"`    // bytes of the smallest live block; null where unknown
+	Max    *int64 `json:"max_size"`    // and of the largest
 	Amounts
 }
 
@@ -87,6 +100,7 @@ type Measurement struct {
 func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 	d := Document{
 		Format: "heaptap", Version: JSONVersion, Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Info: []Fact{},
+		Timeline: []Moment{},
 		Total: amounts(s.Total()), Stackless: amounts(s.Stackless()),
 		Lines: sources(s.ByLine(), o.Metric), Functions: sources(s.ByFunction(), o.Metric),
 	}
@@ -95,6 +109,12 @@ func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 	}
 	for _, kv := range s.Info {
 		d.Info = append(d.Info, Fact(kv))
+	}
+	if !s.PeakTime.IsZero() {
+		d.PeakTime = &s.PeakTime
+	}
+	for i := range s.Timeline {
+		d.Timeline = append(d.Timeline, momentOf(&s.Timeline[i]))
 	}
 	if o.Records {
 		d.addRecords(s)
@@ -126,14 +146,28 @@ func (d *Document) addRecords(s *heap.Snapshot) {
 		if r.Age != heap.UnknownAge {
 			m.Age = &r.Age
 		}
+		if r.MaxSize > 0 {
+			m.Min, m.Max = &r.MinSize, &r.MaxSize
+		}
 		d.Records = append(d.Records, m)
 	}
+}
+
+func momentOf(p *heap.Point) Moment {
+	m := Moment{Time: p.Time}
+	if p.Tracked != heap.Unmeasured {
+		m.Tracked = &p.Tracked
+	}
+	if p.RSS != heap.Unmeasured {
+		m.RSS = &p.RSS
+	}
+	return m
 }
 
 func amounts(v heap.Values) Amounts {
 	return Amounts{
 		v[heap.InuseBytes], v[heap.InuseBlocks], v[heap.AllocBytes], v[heap.AllocBlocks], v[heap.PeakBytes],
-		v[heap.PeakBlocks],
+		v[heap.PeakBlocks], v[heap.TempBlocks],
 	}
 }
 

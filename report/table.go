@@ -13,7 +13,7 @@ const DefaultTop = 20
 // TableOptions say what a [Table] shows.
 type TableOptions struct {
 	Metric     heap.Metric   // what rows are sorted by and shares are of
-	By         heap.Grouping // a row for each line, or for each function
+	By         heap.Grouping // a row for each line, function, type, ...
 	Cumulative bool          // count blocks at every function on their stack, not only where they were allocated
 	Top        int           // rows to show; 0 is DefaultTop, negative is all
 	Width      int           // of the terminal in columns; 0 is no limit
@@ -21,7 +21,7 @@ type TableOptions struct {
 	Info       bool          // above the table, the snapshot's Info
 }
 
-// Table writes a table of the lines or functions with the most memory: bytes, blocks, share, place. A row "rest" sums
+// Table writes a table of the lines, functions, types... with the most memory: bytes, blocks, share, place. A row "rest" sums
 // what is not shown, unless rows are cumulative (and so count blocks more than once).
 func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 	out := newOutput(w, "table")
@@ -38,8 +38,8 @@ func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 	}
 	rows, first := tableRows(s, o, total)
 	out.printf("\n")
-	writeRows(out, rows, o)
-	if o.Stack && first != nil {
+	writeRows(out, s, rows, o)
+	if o.Stack && first != nil && (o.By == heap.ByLine || o.By == heap.ByFunction) {
 		out.printf("\n")
 		writeLargestStack(out, s, *first, o)
 	}
@@ -51,15 +51,13 @@ type tableRow struct {
 	values heap.Values
 	own    heap.Values
 	frame  heap.Frame
+	stack  int32 // of rows by stack
 	name   string
 }
 
 // tableRows returns the rows to show and the first that is a frame, nil where there is none.
 func tableRows(s *heap.Snapshot, o TableOptions, total heap.Values) (shown []tableRow, first *heap.Row) {
-	rows, unit := s.ByLine(), "lines"
-	if o.By == heap.ByFunction {
-		rows, unit = s.ByFunction(), "functions"
-	}
+	rows := s.By(o.By)
 	heap.SortRows(rows, o.Metric, o.Cumulative)
 	top := o.Top
 	if top == 0 {
@@ -78,7 +76,8 @@ func tableRows(s *heap.Snapshot, o TableOptions, total heap.Values) (shown []tab
 		switch {
 		case values[o.Metric] == 0:
 		case i < top:
-			shown = append(shown, tableRow{values: values, own: r.Own, frame: r.Frame})
+			shown = append(shown, tableRow{values: values, own: r.Own, frame: r.Frame, stack: r.Stack,
+				name: groupName(o.By, r.Group)})
 		default:
 			rest.Add(r.Own)
 			hidden++
@@ -88,27 +87,24 @@ func tableRows(s *heap.Snapshot, o TableOptions, total heap.Values) (shown []tab
 		first = &rows[0]
 	}
 	if hidden > 0 && !o.Cumulative {
-		if hidden == 1 {
-			unit = strings.TrimSuffix(unit, "s")
-		}
-		shown = append(shown, tableRow{values: rest, name: "rest: " + Count(hidden) + " more " + unit})
+		shown = append(shown, tableRow{values: rest, name: restName(o.By, hidden, "more")})
 	}
-	if v := s.Stackless(); v[o.Metric] > 0 {
+	if v := s.Stackless(); v[o.Metric] > 0 && (o.By.Frames() || o.By == heap.ByStack) {
 		shown = append(shown, tableRow{values: v, own: v, name: "no Python code was running"})
 	}
 	return append(shown, tableRow{values: total, own: total, name: "total"}), first
 }
 
-func writeRows(out output, rows []tableRow, o TableOptions) {
+func writeRows(out output, s *heap.Snapshot, rows []tableRow, o TableOptions) {
 	inB, inN := inBytes(o.Metric), inBlocks(o.Metric)
 	total := rows[len(rows)-1].values[o.Metric]
-	where := "LINE"
-	if o.By == heap.ByFunction {
-		where = "FUNCTION"
-	}
 	header := []string{"BYTES", "BLOCKS", "SHARE"}
+	if o.Metric == heap.TempBlocks { // of which the bytes are not known
+		inB = heap.AllocBytes
+		header = []string{"ALLOCATED", "TEMPORARY", "SHARE"}
+	}
 	if o.Cumulative {
-		header = []string{"OWN", "BYTES", "BLOCKS", "SHARE"}
+		header = append([]string{"OWN"}, header...)
 	}
 	lines := [][]string{header}
 	for _, r := range rows {
@@ -123,14 +119,23 @@ func writeRows(out output, rows []tableRow, o TableOptions) {
 	if o.Width > 0 {
 		room = max(leastRoom, o.Width-cells(numbers[0])-2) // a narrower terminal wraps
 	}
-	out.printf("%s  %s\n", numbers[0], where)
+	out.printf("%s  %s\n", numbers[0], strings.ToUpper(o.By.String()))
 	for i, r := range rows {
-		name := r.name
-		if name == "" {
-			name = fitPlace(r.frame, room)
-		}
-		out.printf("%s  %s\n", numbers[i+1], name)
+		out.printf("%s  %s\n", numbers[i+1], r.fit(s, o.By, room))
 	}
+}
+
+// fit is the row's name in at most room columns, if that is not 0.
+func (r tableRow) fit(s *heap.Snapshot, by heap.Grouping, room int) string {
+	switch {
+	case r.name != "" && room > 0:
+		return fitRight(r.name, room)
+	case r.name != "":
+		return r.name
+	case by == heap.ByStack:
+		return fitStack(s, r.stack, room)
+	}
+	return fitPlace(r.frame, room)
 }
 
 // alignRight joins the columns of each line, two spaces apart, each as wide as its widest text.

@@ -23,27 +23,63 @@ type TreeOptions struct {
 func Tree(w io.Writer, s *heap.Snapshot, o TreeOptions) error {
 	out := newOutput(w, "tree")
 	out.paragraph(summary(s, o.Metric), o.Width)
-	root := s.Tree(o.By)
-	total := root.Cum[o.Metric]
+	root := branchOf(s.Tree(o.By), o.Metric)
+	total := root.cum.New[o.Metric]
 	if total == 0 {
 		out.printf("Nothing was %s.\n", state(o.Metric))
 		return out.flush()
 	}
+	writeTree(out, root, o, []string{"BYTES", "BLOCKS", "SHARE"}, func(c heap.Change) []string {
+		return []string{
+			Size(c.New[inBytes(o.Metric)]), Count(c.New[inBlocks(o.Metric)]), Percent(share(c.New[o.Metric], total)),
+		}
+	})
+	return out.flush()
+}
+
+// branch is a place in the tree as it is drawn.
+type branch struct {
+	frame    heap.Frame
+	own, cum heap.Change // of a snapshot alone: its values are New
+	// How much there is to see right here and in all below. Of a snapshot it is the metric; of a difference, the
+	// changes without their signs, so that growth and decrease do not hide each other.
+	ownWeight, weight int64
+	children          []*branch
+}
+
+// branchOf copies a tree, its children sorted.
+func branchOf(n *heap.Node, m heap.Metric) *branch {
+	n.SortChildren(m)
+	b := &branch{
+		frame: n.Frame, own: heap.Change{New: n.Own}, cum: heap.Change{New: n.Cum},
+		ownWeight: n.Own[m], weight: n.Cum[m],
+	}
+	for _, c := range n.Children {
+		b.children = append(b.children, branchOf(c, m))
+	}
+	return b
+}
+
+// writeTree draws what is below root, beside columns of numbers.
+func writeTree(out output, root *branch, o TreeOptions, header []string, numbers func(heap.Change) []string) {
 	minShare := o.MinShare
 	if minShare == 0 {
 		minShare = DefaultMinShare
 	}
-	t := treeLines{metric: o.Metric, least: minShare * float64(total)}
-	t.add(treeLine{values: root.Cum, name: "total"})
+	t := treeLines{least: minShare * float64(root.weight)}
+	t.add(treeLine{values: root.cum, name: "total"})
 	t.children(root, "")
 
-	out.printf("\n")
-	numbers := alignRight(t.numbers(total))
-	out.printf("%s\n", numbers[0])
-	for i, line := range t.lines {
-		out.printf("%s  %s\n", numbers[i+1], line.fit(o.Width-cells(numbers[0])-2, o.Width > 0))
+	table := [][]string{header}
+	for _, l := range t.lines {
+		table = append(table, numbers(l.values))
 	}
-	return out.flush()
+	out.printf("\n")
+	columns := alignRight(table)
+	out.printf("%s\n", columns[0])
+	for i, line := range t.lines {
+		out.printf("%s  %s\n", columns[i+1], line.fit(o.Width-cells(columns[0])-2, o.Width > 0))
+	}
 }
 
 // leastRoom is the room in columns that a name gets on however narrow a terminal.
@@ -67,7 +103,7 @@ func (l treeLine) fit(width int, limited bool) string {
 
 // treeLine is a line of the tree. A line without a name is a frame.
 type treeLine struct {
-	values heap.Values
+	values heap.Change
 	branch string // what is drawn before the name
 	frame  heap.Frame
 	name   string
@@ -75,61 +111,54 @@ type treeLine struct {
 
 // treeLines collects the lines that are to be shown.
 type treeLines struct {
-	metric heap.Metric
-	least  float64 // of the metric, to be shown
-	lines  []treeLine
+	least float64 // weight to be shown
+	lines []treeLine
 }
 
-// worth tells whether a value is to be shown.
-func (t *treeLines) worth(v heap.Values) bool {
-	return v[t.metric] > 0 && float64(v[t.metric]) >= t.least
-}
+// worth tells whether so much is to be shown.
+func (t *treeLines) worth(weight int64) bool { return weight > 0 && float64(weight) >= t.least }
 
 func (t *treeLines) add(l treeLine) { t.lines = append(t.lines, l) }
 
-func (t *treeLines) numbers(total int64) [][]string {
-	numbers := [][]string{{"BYTES", "BLOCKS", "SHARE"}}
-	for _, l := range t.lines {
-		v := l.values
-		numbers = append(numbers, []string{
-			Size(v[inBytes(t.metric)]), Count(v[inBlocks(t.metric)]), Percent(share(v[t.metric], total)),
-		})
-	}
-	return numbers
+// others are the branches that are left out.
+type others struct {
+	values heap.Change
+	weight int64
+	calls  int64
 }
 
 // parts splits what is below n into the branches to show and the sum of the others.
-func (t *treeLines) parts(n *heap.Node) (shown []*heap.Node, others heap.Values, hidden int64) {
-	n.SortChildren(t.metric)
-	for _, c := range n.Children {
+func (t *treeLines) parts(n *branch) (shown []*branch, rest others) {
+	for _, c := range n.children {
 		switch {
-		case c.Cum[t.metric] == 0: // another metric's
-		case t.worth(c.Cum):
+		case c.weight == 0: // another metric's
+		case t.worth(c.weight):
 			shown = append(shown, c)
 		default:
-			others.Add(c.Cum)
-			hidden++
+			rest.values.Add(c.cum)
+			rest.weight += c.weight
+			rest.calls++
 		}
 	}
-	return shown, others, hidden
+	return shown, rest
 }
 
 // children adds the branches of n; indent is drawn before them.
-func (t *treeLines) children(n *heap.Node, indent string) {
-	shown, others, hidden := t.parts(n)
+func (t *treeLines) children(n *branch, indent string) {
+	shown, rest := t.parts(n)
 	var last []treeLine // beside the branches: what n itself allocated, and what is left out
-	if t.worth(n.Own) {
+	if t.worth(n.ownWeight) {
 		name := "allocated right here"
-		if n.Frame == (heap.Frame{}) {
+		if n.frame == (heap.Frame{}) {
 			name = "no Python code was running"
 		}
-		last = append(last, treeLine{values: n.Own, name: name})
+		last = append(last, treeLine{values: n.own, name: name})
 	}
-	if hidden > 0 {
-		last = append(last, treeLine{values: others, name: Count(hidden) + " smaller " + plural(hidden, "call",
+	if rest.calls > 0 {
+		last = append(last, treeLine{values: rest.values, name: Count(rest.calls) + " smaller " + plural(rest.calls, "call",
 			"calls")})
 	}
-	if len(shown) == 0 && !t.worth(others) {
+	if len(shown) == 0 && !t.worth(rest.weight) {
 		return // all was allocated right here, more or less
 	}
 	for i, c := range shown {
@@ -149,15 +178,15 @@ func (t *treeLines) children(n *heap.Node, indent string) {
 }
 
 // chain adds n and, while a call has nothing to show but one other call, that one right below it.
-func (t *treeLines) chain(n *heap.Node, branch, below string) {
+func (t *treeLines) chain(n *branch, indent, below string) {
 	for {
-		t.add(treeLine{values: n.Cum, branch: branch, frame: n.Frame})
-		branch = below
+		t.add(treeLine{values: n.cum, branch: indent, frame: n.frame})
+		indent = below
 		next, calls := t.skipRecursion(n)
 		if calls > 0 {
 			n = next
 			name := "… " + Count(calls) + " more " + plural(calls, "call", "calls") + " of itself"
-			t.add(treeLine{values: n.Cum, branch: branch, name: name})
+			t.add(treeLine{values: n.cum, branch: indent, name: name})
 		}
 		only := t.onlyCall(n)
 		if only == nil {
@@ -169,9 +198,9 @@ func (t *treeLines) chain(n *heap.Node, branch, below string) {
 }
 
 // onlyCall returns the one call below n where there is nothing else worth a line, else nil.
-func (t *treeLines) onlyCall(n *heap.Node) *heap.Node {
-	shown, others, _ := t.parts(n)
-	if len(shown) == 1 && !t.worth(n.Own) && !t.worth(others) {
+func (t *treeLines) onlyCall(n *branch) *branch {
+	shown, rest := t.parts(n)
+	if len(shown) == 1 && !t.worth(n.ownWeight) && !t.worth(rest.weight) {
 		return shown[0]
 	}
 	return nil
@@ -179,11 +208,11 @@ func (t *treeLines) onlyCall(n *heap.Node) *heap.Node {
 
 // skipRecursion follows n through calls of the same frame as long as each is the only one, and counts them. Fewer than
 // three are not worth the words.
-func (t *treeLines) skipRecursion(n *heap.Node) (last *heap.Node, calls int64) {
+func (t *treeLines) skipRecursion(n *branch) (last *branch, calls int64) {
 	last = n
 	for {
 		only := t.onlyCall(last)
-		if only == nil || only.Frame != n.Frame {
+		if only == nil || only.frame != n.frame {
 			break
 		}
 		last = only

@@ -1,0 +1,47 @@
+package report
+
+import (
+	"strings"
+
+	"github.com/heaptap/heaptap/heap"
+)
+
+// groupName is the name of a group that is no frame; "" for one that is.
+func groupName(by heap.Grouping, g heap.Group) string {
+	switch {
+	case by == heap.ByLine || by == heap.ByFunction || by == heap.ByStack:
+		return ""
+	case g.Name == "":
+		return "- (" + by.String() + " not known)"
+	}
+	return printable(g.Name)
+}
+
+// restName says that n more groups are not shown: "rest: 3 more lines".
+func restName(by heap.Grouping, n int64, which string) string {
+	unit := by.String()
+	if n != 1 {
+		unit += "s"
+	}
+	return "rest: " + Count(n) + " " + which + " " + unit
+}
+
+// fitStack is a stack on one line, innermost call first, in at most width cells; a width of 0 is no limit.
+func fitStack(s *heap.Snapshot, stack int32, width int) string {
+	var b strings.Builder
+	used := 0
+	for i, f := range s.Callers(stack) {
+		text := place(f)
+		if i > 0 {
+			text = " ← " + text
+		}
+		if used += cells(text); width > 0 && used > width {
+			if i == 0 {
+				return fitPlace(f, width)
+			}
+			return fitRight(b.String()+text, width)
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
