@@ -101,7 +101,7 @@ func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 	d := Document{
 		Format: "heaptap", Version: JSONVersion, Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Info: []Fact{},
 		Timeline: []Moment{},
-		Total: amounts(s.Total()), Stackless: amounts(s.Stackless()),
+		Total:    amounts(s.Total()), Stackless: amounts(s.Stackless()),
 		Lines: sources(s.ByLine(), o.Metric), Functions: sources(s.ByFunction(), o.Metric),
 	}
 	if !s.Time.IsZero() {
