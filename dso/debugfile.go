@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"iter"
+	"os"
 	"path"
 	"strings"
 )
@@ -26,8 +27,9 @@ var errCRC = errors.New("checksum is not the one in .gnu_debuglink")
 // a file inside the loop only; it is closed then.
 func (m *Module) debugFiles(own *object) iter.Seq[*object] {
 	return func(yield func(*object) bool) {
-		for _, root := range m.roots() {
-			o, err := m.byBuildID(root)
+		places := m.places()
+		for _, at := range places {
+			o, err := m.byBuildID(at.root)
 			if err == nil && !useOnce(o, yield) {
 				return
 			}
@@ -39,9 +41,10 @@ func (m *Module) debugFiles(own *object) iter.Seq[*object] {
 		if err != nil {
 			return
 		}
-		for _, root := range m.roots() {
-			for _, dir := range []string{path.Dir(m.Path), path.Dir(m.Path) + "/.debug", debugRoot + path.Dir(m.Path)} {
-				o, err := m.byDebugLink(root, path.Join(dir, name), crc)
+		for _, at := range places {
+			dir := path.Dir(at.path)
+			for _, dir := range []string{dir, dir + "/.debug", debugRoot + dir} {
+				o, err := m.byDebugLink(at.root, path.Join(dir, name), crc)
 				if err == nil && !useOnce(o, yield) {
 					return
 				}
@@ -55,16 +58,34 @@ func useOnce(o *object, yield func(*object) bool) bool {
 	return yield(o)
 }
 
-// roots are where debug files are looked for: as the target sees its file system, then, as debug files of a container's
+// place is a view of the file system: a root directory, and where the module is below it.
+type place struct{ root, path string }
+
+// places are where debug files are looked for: as the target sees its file system, then, as debug files of a container's
 // programs are rarely inside it, as we see ours.
-func (m *Module) roots() []string {
+func (m *Module) places() []place {
 	if m.process == nil {
 		return nil
 	}
-	if sameDirectory(m.process.Root(), "/") {
-		return []string{"/"}
+	ours := place{"/", m.Path}
+	root := m.process.Root()
+	if sameDirectory(root, "/") {
+		return []place{ours}
 	}
-	return []string{m.process.Root(), "/"}
+	return []place{{root, m.pathInside()}, ours}
+}
+
+// pathInside is the module's path as the target sees it. The kernel names mappings as we see them, where we can: of a
+// target that only changed its root directory the path begins with that.
+func (m *Module) pathInside() string {
+	root, err := os.Readlink(m.process.Root())
+	if err != nil || root == "/" {
+		return m.Path
+	}
+	if inside, ok := strings.CutPrefix(m.Path, root); ok && strings.HasPrefix(inside, "/") {
+		return inside
+	}
+	return m.Path
 }
 
 // byBuildID opens /usr/lib/debug/.build-id/ab/cdef….debug.

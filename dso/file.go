@@ -48,7 +48,7 @@ func (m *Module) open() (*object, error) {
 		f, err = m.openExe(err)
 	}
 	if err == nil {
-		o, err := openObject(f, m.Path, Symtab)
+		o, err := openObject(f, m.pathInside(), Symtab)
 		if err != nil {
 			return nil, err
 		}
@@ -61,7 +61,7 @@ func (m *Module) open() (*object, error) {
 	if m.BuildID == nil {
 		return nil, err
 	}
-	o, openErr := openIn(m.process.Root(), m.Path, Symtab)
+	o, openErr := openIn(m.process.Root(), m.pathInside(), Symtab)
 	if openErr != nil {
 		return nil, err
 	}

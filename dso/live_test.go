@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,9 @@ type running struct {
 	mem  *proc.Mem
 	path string
 	said []said
+
+	stdin io.Writer
+	lines *bufio.Scanner
 }
 
 // said is a line: what, version or number, address, name.
@@ -76,7 +80,13 @@ func (b build) start(t *testing.T) *running {
 		compile(t, b.cc, data, "library.c", "-shared", "-fPIC")
 		args = []string{library, data}
 	}
-	cmd := exec.Command(r.path, args...)
+	r.run(t, exec.Command(r.path, args...))
+	return r
+}
+
+// run starts the program, and returns when it is ready.
+func (r *running) run(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -93,15 +103,8 @@ func (b build) start(t *testing.T) *running {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	for lines := bufio.NewScanner(stdout); ; {
-		if !lines.Scan() {
-			t.Fatalf("program ended early: %v", lines.Err())
-		}
-		if lines.Text() == "ready" {
-			break
-		}
-		r.said = append(r.said, parse(t, lines.Text()))
-	}
+	r.stdin, r.lines = stdin, bufio.NewScanner(stdout)
+	r.listen(t)
 	if r.proc, err = proc.Open(cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +112,20 @@ func (b build) start(t *testing.T) *running {
 	if r.mem, err = r.proc.Mem(); err != nil {
 		t.Fatal(err)
 	}
-	return r
+}
+
+// listen takes what the program says until it is ready.
+func (r *running) listen(t *testing.T) {
+	t.Helper()
+	for {
+		if !r.lines.Scan() {
+			t.Fatalf("program ended early: %v", r.lines.Err())
+		}
+		if r.lines.Text() == "ready" {
+			return
+		}
+		r.said = append(r.said, parse(t, r.lines.Text()))
+	}
 }
 
 func parse(t *testing.T, line string) said {
