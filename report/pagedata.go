@@ -1,7 +1,11 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,7 +64,7 @@ type pageCut struct {
 
 // pageStart is what the page shows at first.
 type pageStart struct {
-	State  string `json:"state"` // "inuse", "alloc" or "peak"
+	State  string `json:"state"` // "inuse", "alloc", "peak" or "temporary"
 	Unit   string `json:"unit"`  // "space" or "objects"
 	By     string `json:"by"`    // "line" or "function"
 	Invert bool   `json:"invert"`
@@ -71,7 +75,9 @@ type pageAbout struct {
 	Now      pageSnapshot  `json:"now"`
 	Old      *pageSnapshot `json:"old,omitempty"`
 	Warnings []string      `json:"warnings"`
-	Sources  []pageSource  `json:"sources"`
+	// Ages are the spans of the ages of records: lower bound, end (-1 for none).
+	Ages    [][2]int32   `json:"ages"`
+	Sources []pageSource `json:"sources"`
 	// SourcesNote says what the sources hold and what not; "" where none were asked for.
 	SourcesNote string `json:"sourcesNote"`
 }
@@ -84,6 +90,11 @@ type pageSnapshot struct {
 	Stacks   int         `json:"stacks"`
 	Records  int         `json:"records"`
 	Info     [][2]string `json:"info"`
+	Peak     string      `json:"peak"` // when tracked memory was at its highest, RFC 3339; "" where unknown
+	// Timeline are points of: seconds since the first, tracked bytes, resident bytes; -1 where not measured.
+	Timeline [][3]float64 `json:"timeline"`
+	RSS      int64        `json:"rss"` // bytes of the process in physical memory; -1 where unknown
+	Own      int64        `json:"own"` // and of heaptap's in it; -1 where unknown
 }
 
 // pageSource is what is shown of a source file.
@@ -101,7 +112,7 @@ type pageLines struct {
 }
 
 func aboutOf(d *heap.Delta, tree *calls, o pageOptions) pageAbout {
-	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Sources: []pageSource{}}
+	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Ages: pageAges(tree), Sources: []pageSource{}}
 	for _, w := range d.Warnings {
 		a.Warnings = append(a.Warnings, printable(w))
 	}
@@ -115,16 +126,88 @@ func aboutOf(d *heap.Delta, tree *calls, o pageOptions) pageAbout {
 	return a
 }
 
+// pageAges are the spans of the ages in the tree, the youngest first.
+func pageAges(tree *calls) [][2]int32 {
+	seen := map[int32]bool{}
+	ages := [][2]int32{}
+	for i := range tree.tallies {
+		if age := tree.tallies[i].labels.age; age != heap.UnknownAge && !seen[age] {
+			seen[age] = true
+			end := heap.AgeBucketEnd(age)
+			if end == math.MaxInt32 {
+				end = -1
+			}
+			ages = append(ages, [2]int32{age, end})
+		}
+	}
+	slices.SortFunc(ages, func(a, b [2]int32) int { return cmp.Compare(a[0], b[0]) })
+	return ages
+}
+
 func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 	p := pageSnapshot{Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Stacks: len(s.Stacks),
-		Records: len(s.Records), Info: [][2]string{}}
+		Records: len(s.Records), Info: [][2]string{}, Timeline: pageTimeline(s), RSS: -1, Own: -1}
 	if !s.Time.IsZero() {
 		p.Time = s.Time.Format(time.RFC3339)
 	}
+	if !s.PeakTime.IsZero() {
+		p.Peak = s.PeakTime.Format(time.RFC3339)
+	}
+	if n := len(s.Timeline); n > 0 && s.Timeline[n-1].RSS != heap.Unmeasured {
+		p.RSS = int64(min(s.Timeline[n-1].RSS, math.MaxInt64))
+	}
 	for _, kv := range s.Info {
+		switch kv.Key {
+		case infoRSS:
+			p.RSS = bytesOf(kv.Value, p.RSS)
+		case infoOwn:
+			p.Own = bytesOf(kv.Value, p.Own)
+		}
 		p.Info = append(p.Info, [2]string{cutText(printable(kv.Key)), cutInfo(printable(kv.Value))})
 	}
 	return p
+}
+
+// Facts that a dump notes and the overview reckons with; their values are "1234 bytes".
+const (
+	infoRSS = "rss"
+	infoOwn = "heaptap's own"
+)
+
+// bytesOf reads the value of such a fact; what is none leaves the number as it was.
+func bytesOf(value string, otherwise int64) int64 {
+	n, err := strconv.ParseInt(strings.TrimSuffix(value, " bytes"), 10, 64)
+	if err != nil || n < 0 {
+		return otherwise
+	}
+	return n
+}
+
+// maxPoints bounds the timeline: more cannot be told apart on a screen.
+const maxPoints = 1000
+
+// pageTimeline is the snapshot's timeline; of spans with more points than can be told apart, the highest of each value
+// stand for the others, so that no peak is lost.
+func pageTimeline(s *heap.Snapshot) [][3]float64 {
+	points := [][3]float64{}
+	for i := range s.Timeline {
+		p := &s.Timeline[i]
+		at := [3]float64{p.Time.Sub(s.Timeline[0].Time).Seconds(), measured(p.Tracked), measured(p.RSS)}
+		if slot := i * maxPoints / max(len(s.Timeline), maxPoints); slot < len(points) {
+			last := &points[slot]
+			last[1], last[2] = max(last[1], at[1]), max(last[2], at[2])
+			continue
+		}
+		points = append(points, at)
+	}
+	return points
+}
+
+func measured(v uint64) float64 {
+	if v == heap.Unmeasured {
+		return -1
+	}
+	return float64(v)
 }
 
 // maxInfoBytes bounds a fact; commands can be long.
@@ -265,7 +348,8 @@ func (b *pageBuilder) frame(i int32) int32 {
 		c := &b.data.Frames
 		c.Func = append(c.Func, b.text(f.Func))
 		c.File = append(c.File, b.text(f.File))
-		c.Module = append(c.Module, b.text(module(f)))
+		name, _ := heap.ModuleOf(f.File)
+		c.Module = append(c.Module, b.text(name))
 		c.Line = append(c.Line, f.Line)
 		c.Function = append(c.Function, number)
 	}
@@ -287,9 +371,4 @@ func (b *pageBuilder) text(t string) int32 {
 		b.texts[t] = i
 	}
 	return i
-}
-
-// module is the dotted name of the frame's module as far as its file tells.
-func module(f heap.Frame) string {
-	return f.File
 }

@@ -27,6 +27,8 @@ type reportOptions struct {
 	minShare   float64
 	invert     bool
 	records    bool
+	source     bool
+	sourceRoot string
 
 	metric   heap.Metric
 	grouping heap.Grouping
@@ -45,10 +47,14 @@ type reportFormat struct {
 func reportFormats() []reportFormat {
 	return []reportFormat{
 		{"table", "lines or functions with the most memory",
-			[]string{"by", "show", "blocks", "cumulative", "top", "stack", "info"},
+			[]string{"by", "show", "blocks", "cumulative", "top", "stack", "info", "source", "source-root"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
-				return report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative,
+				err := report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative,
 					Top: o.top, Width: o.width, Stack: o.stack, Info: o.info})
+				if err != nil || !o.source {
+					return err
+				}
+				return o.listing(w, s)
 			}},
 		{"tree", "calls, callers above callees", []string{"by", "show", "blocks", "min-share"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
@@ -58,6 +64,12 @@ func reportFormats() []reportFormat {
 		{"flame", "a flame graph: one HTML page for any browser", []string{"by", "show", "blocks", "invert"},
 			".html", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Flame(w, s, report.FlameOptions{Metric: o.metric, By: o.grouping, Invert: o.invert, Title: o.title})
+			}},
+		{"html", "all of it: one HTML page with flame graph, tables, tree, ages, source",
+			[]string{"by", "show", "blocks", "source", "source-root"},
+			".html", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
+				return report.HTML(w, s, report.HTMLOptions{Metric: o.metric, By: o.grouping, Title: o.title,
+					Sources: o.sources()})
 			}},
 		{"folded", "a line for each stack, for flame graph scripts", []string{"show", "blocks"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
@@ -90,7 +102,9 @@ func (a *app) reportCommand() *cobra.Command {
 			"heaptap report now.pb.gz --by function --cumulative", "what was on the stack",
 			"heaptap report now.pb.gz --show allocated", "live or not",
 			"heaptap report now.pb.gz --as tree", "who called whom",
-			"heaptap report now.pb.gz --as flame -o now.html", "for the browser"),
+			"heaptap report now.pb.gz --as flame -o now.html", "for the browser",
+			"heaptap report now.pb.gz --as html", "everything, for the browser",
+			"heaptap report now.pb.gz --source", "beside the lines themselves"),
 		GroupID:           groupReport,
 		Args:              exactly("FILE"),
 		ValidArgsFunction: completeSnapshot,
@@ -108,7 +122,7 @@ func (a *app) reportCommand() *cobra.Command {
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&as, "as", "table", "the `KIND` of report: "+strings.Join(formatNames(formats), ", "))
-	f.StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output, the default save for flame")
+	f.StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output, the default save for flame and html")
 	f.StringVar(&o.show, "show", "live", "which blocks: live, allocated (ever) or peak")
 	f.BoolVar(&o.blocks, "blocks", false, "sort and weigh by blocks, not by bytes")
 	f.StringVar(&o.by, "by", "line", "tell apart by line or only by function")
@@ -119,6 +133,8 @@ func (a *app) reportCommand() *cobra.Command {
 	f.Float64Var(&o.minShare, "min-share", 100*report.DefaultMinShare,
 		"tree: leave out what has less than `PERCENT`; 0 is nothing")
 	f.BoolVar(&o.invert, "invert", false, "flame: what allocated first, its callers below")
+	f.BoolVar(&o.source, "source", false, "table, html: the source of those lines, too; html has it unless false")
+	f.StringVar(&o.sourceRoot, "source-root", "", "table, html: look for source below `DIR`, too")
 	f.BoolVar(&o.records, "records", false, "json: every stack and label, too")
 	a.fixedCompletion(c, "as", formatNames(formats)...)
 	a.fixedCompletion(c, "by", "line", "function")
@@ -177,6 +193,9 @@ func (o *reportOptions) resolve(c *cobra.Command, format reportFormat) error {
 	default:
 		return wrongUse(c, "--by %q: it is line or function", o.by)
 	}
+	if !c.Flags().Changed("source") {
+		o.source = format.name == "html" || o.sourceRoot != ""
+	}
 	if o.minShare == 0 {
 		o.minShare = -1 // package report's zero is its default
 	}
@@ -184,6 +203,23 @@ func (o *reportOptions) resolve(c *cobra.Command, format reportFormat) error {
 		o.top = -1
 	}
 	return nil
+}
+
+// listing writes the source below a table.
+func (o reportOptions) listing(w io.Writer, s *heap.Snapshot) error {
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return report.Listing(w, s, report.ListingOptions{Metric: o.metric, Cumulative: o.cumulative, Top: o.top,
+		Width: o.width, Sources: o.sources()})
+}
+
+// sources finds source files; nil where none are wanted.
+func (o reportOptions) sources() report.Sources {
+	if !o.source {
+		return nil
+	}
+	return sourceFinder{o.sourceRoot}.find
 }
 
 // report shows the snapshot in the file at path.

@@ -47,7 +47,7 @@ function ageItem(r, largest, whole) {
       bar.append(piece);
     }
   }
-  b.append(el('span', 'name', name), el('span', 'much', data.diff ? signed(r.now - r.old, S.unit) : amount(r.now)),
+  b.append(el('span', 'name', name), el('span', 'much', data.diff ? signed(r.now - r.old, unitNow()) : amount(r.now)),
     el('span', 'share', data.diff ? growth(r.now, r.old) : percent(r.now, whole)), el('span', 'track', bar));
   return b;
 }

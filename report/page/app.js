@@ -1,7 +1,7 @@
 // The page: its views, switches, search, address, keys.
 
 const VIEWS = {
-  overview: {title: 'Overview', show: showOverview, hint: 'Everything here can be clicked; ? for all keys.'},
+  overview: {title: 'Overview', show: showOverview, hint: 'Rows can be clicked; / to search, ? for all keys.'},
   flame: {title: 'Flame graph', show: showFlame},
   table: {title: 'Table', show: showTable, hint: 'Click a column to sort by it, a row to look into it, / to search.'},
   tree: {title: 'Tree', show: showTree, hint: 'Arrow keys move, open and close calls; / to search.'},
@@ -28,6 +28,7 @@ function show() {
   const in_ = (...views) => views.includes(S.view);
   $('grouping').hidden = in_('table', 'source');
   $('direction').hidden = !in_('flame', 'tree');
+  $('units').hidden = S.state === 'temporary';
   $('colours').hidden = S.view !== 'flame' || $('colours').children.length < 2;
   $('widths').hidden = !data.diff || !in_('flame', 'tree');
   $('types').hidden = S.view !== 'flame' || !typesKnown;
@@ -50,7 +51,7 @@ function showNotes() {
     if (S.width === 'change') {
       const up = (change + now - old) / 2;
       notes.push('Widths are what changed: ' + amount(up) + ' more here and ' + amount(change - up) + ' less there, ' +
-        signed(now - old, S.unit) + ' in all.');
+        signed(now - old, unitNow()) + ' in all.');
     } else if (S.width === 'now') {
       notes.push('Widths are what there is now; what went is not to be seen.');
     } else {
@@ -62,6 +63,7 @@ function showNotes() {
       Object.keys(S.only).join(' or ') + '.');
   }
   $('note').hidden = notes.length === 0;
+  $('note').classList.toggle('alarm', data.cut.note !== '' || restricted());
   $('note').replaceChildren(...notes.map(n => el('span', '', n + ' ')));
 }
 
@@ -276,6 +278,7 @@ const TITLES = {
   inuse: 'What was still allocated when the snapshot was taken (a)',
   alloc: 'All that was ever allocated (a)',
   peak: 'What was live when memory was at its highest (a)',
+  temporary: 'Blocks that were freed again at once, within a few allocations of their thread (a)',
 };
 const COLOURS = data.diff ? [['change', 'Change', 'What grew and what shrank (o)'], ['origin', 'Origin', 'Whose code it is (o)']]
   : [['origin', 'Origin', 'Whose code it is (o)'], ...(typesKnown ? [['type', 'Types', 'Which types were allocated (o)']] : [])];
@@ -381,6 +384,7 @@ document.addEventListener('keydown', e => {
     if (e.key === 'Enter') {
       e.preventDefault();
       if (S.view === 'flame') nextMatch(1);
+      if (S.query && (S.view === 'overview' || S.view === 'ages')) openTable({group: S.by}, S.query);
       return;
     }
   }
@@ -393,9 +397,10 @@ document.addEventListener('keydown', e => {
 new ResizeObserver(() => { if (!printing && rows.length > 0 && S.view === 'flame') relayout(); }).observe(stage);
 let wide = window.innerWidth;
 window.addEventListener('resize', () => {
-  if (wide === window.innerWidth || printing || S.view !== 'flame') return;
+  if (wide === window.innerWidth || printing) return;
   wide = window.innerWidth;
-  showSide();
+  if (S.view === 'flame') showSide();
+  if (S.view === 'overview') showOverview();
 });
 window.addEventListener('popstate', recall);
 function print(on) {

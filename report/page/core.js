@@ -50,7 +50,7 @@ function growth(now, old) {
 }
 function duration(s) {
   if (s < 1) return (s * 1000).toFixed(0) + ' ms';
-  if (s < 60) return (s < 10 ? s.toFixed(1) : s.toFixed(0)) + ' s';
+  if (s < 60) return (s < 10 && s % 1 ? s.toFixed(1) : s.toFixed(0)) + ' s';
   const parts = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
   const i = parts.findIndex(([n]) => s >= n);
   const [n, unit] = parts[i], rest = Math.floor((s % n) / parts[i + 1][0]);

@@ -66,7 +66,7 @@ const text = i => data.strings[i];
 
 // ---- state: what is looked at, and how
 
-const STATES = {inuse: 'Live', alloc: 'Allocated', peak: 'Peak'};
+const STATES = {inuse: 'Live', alloc: 'Allocated', peak: 'Peak', temporary: 'Temporary'};
 const UNITS = {space: 'Bytes', objects: 'Blocks'};
 const has = name => data.metrics.includes(name);
 const states = Object.keys(STATES).filter(s => has(s + '_space') || has(s + '_objects'));
@@ -79,9 +79,12 @@ const S = {
   group: 'line', sort: null, down: true, // of the table
 };
 
-const metric = () => data.metrics.indexOf(S.state + '_' + S.unit);
 const metricOf = (state, unit) => data.metrics.indexOf(state + '_' + unit);
-const amount = (v, unit = S.unit) => amountIn(v, unit);
+// unitNow is the unit of what is shown: temporary blocks are counted only.
+const unitNow = () => metricOf(S.state, S.unit) < 0 && metricOf(S.state, 'objects') >= 0 ? 'objects' : S.unit;
+const metric = () => metricOf(S.state, unitNow());
+const otherMetric = () => metricOf(S.state, unitNow() === 'space' ? 'objects' : 'space');
+const amount = (v, unit = unitNow()) => amountIn(v, unit);
 const groupOf = f => S.by === 'line' ? f : frames.function[f];
 const label = f => text(frames.func[f]) || '[unknown]';
 function place(f, lines = S.by === 'line') {
@@ -96,7 +99,12 @@ function labelName(dimension, v) {
   if (t !== '' && t !== '-') return t;
   return {type: 'type not known', thread: 'thread not known', domain: 'domain not known'}[dimension];
 }
-const ageName = s => s === 0 ? 'just now' : 'from ' + duration(s);
+const AGE_ENDS = new Map(data.about.ages);
+function ageName(s) {
+  const end = AGE_ENDS.get(s);
+  if (s === 0 && end > 0) return 'less than ' + duration(end);
+  return end > 0 ? duration(s) + ' to ' + duration(end) : duration(s) + ' or more';
+}
 
 // ---- sums of what counts, made when they are asked for and until the restriction changes
 
@@ -160,7 +168,7 @@ function widthTotal() {
 function byLabel(dimension, ranges = [[0, T.n]], filter = null) {
   const m = metric();
   if (m < 0) return [];
-  const rows = new Map(), blocksOf = metricOf(S.state, S.unit === 'space' ? 'objects' : 'space');
+  const rows = new Map(), blocksOf = otherMetric();
   for (const [from, to] of ranges) {
     for (let i = R.first[from]; i < R.first[to]; i++) {
       if (passes !== null && !passes[i] || filter !== null && !filter(i)) continue;

@@ -158,25 +158,28 @@ function colourOf(f, dark) {
 
 // ---- colours by type: the largest types have one each, and each box shows its mixture
 
-const TYPE_HUES = [24, 205, 140, 275, 48, 330, 175, 0, 230, 90];
+// TYPE_COLOURS are hue, and saturation and lightness in the light and in the dark.
+const TYPE_COLOURS = [[22, 84, 70, 55, 42], [206, 66, 70, 42, 41], [140, 38, 66, 32, 34], [268, 56, 77, 36, 47],
+  [46, 70, 64, 48, 36], [334, 60, 76, 40, 43], [176, 40, 63, 38, 32], [4, 62, 68, 48, 40], [228, 52, 76, 38, 50],
+  [84, 44, 64, 36, 32]];
 // topTypes are the types with colours, largest first, in the order of everything that counts when nothing is restricted,
 // so that a type keeps its colour.
 let topTypes = null;
 function typesWithColours() {
-  if (topTypes === null || topTypes.key !== S.state + S.unit) {
+  if (topTypes === null || topTypes.key !== S.state + unitNow()) {
     const before = passes;
     passes = null;
     const list = byLabel('type').filter(r => r.key !== data.cut.label && text(r.key) !== '' && text(r.key) !== '-');
     passes = before;
-    topTypes = {key: S.state + S.unit, list: list.slice(0, TYPE_HUES.length).map(r => r.key)};
+    topTypes = {key: S.state + unitNow(), list: list.slice(0, TYPE_COLOURS.length).map(r => r.key)};
   }
   return topTypes.list;
 }
 function typeColour(key, dark = darkNow()) {
   const i = typesWithColours().indexOf(key);
   if (i < 0) return dark ? 'hsl(220 7% 36%)' : 'hsl(220 9% 80%)';
-  const h = TYPE_HUES[i];
-  return dark ? `hsl(${h} 48% ${h > 40 && h < 180 ? 34 : 42}%)` : `hsl(${h} 72% ${h > 40 && h < 180 ? 62 : 70}%)`;
+  const [hue, light, lightness, dull, darkness] = TYPE_COLOURS[i];
+  return dark ? `hsl(${hue} ${dull}% ${darkness}%)` : `hsl(${hue} ${light}% ${lightness}%)`;
 }
 // typePrefix returns for each coloured type the running sums over nodes of what they allocated of it.
 function typePrefix() {
@@ -222,8 +225,8 @@ function changeFill(kind, r, dark) {
   const strength = Math.min(1, Math.abs(r) * 1.4);
   switch (kind) {
     case 'new': return dark ? 'hsl(12 78% 46%)' : 'hsl(12 84% 58%)';
-    case 'grown': return dark ? `hsl(18 ${40 + 35 * strength}% ${30 + 14 * strength}%)`
-      : `hsl(20 ${70 + 18 * strength}% ${84 - 22 * strength}%)`;
+    case 'grown': return dark ? `hsl(18 ${44 + 32 * strength}% ${33 + 12 * strength}%)`
+      : `hsl(20 ${72 + 16 * strength}% ${82 - 22 * strength}%)`;
     case 'shrunk': return dark ? 'hsl(212 32% 22%)' : 'hsl(210 60% 94%)';
     case 'gone': return dark ? 'hsl(212 36% 18%)' : 'hsl(210 60% 97%)';
   }
@@ -437,7 +440,7 @@ function paintAside(b, isRoot, x, room, y, colour, plate, h) {
   let much = amount(b.v.value) + '  ' + percent(b.v.value, root.value);
   if (data.diff) {
     const c = changeOf(b.v);
-    much = signed(c.now - c.old, S.unit) + '  ' + growth(c.now, c.old);
+    much = signed(c.now - c.old, unitNow()) + '  ' + growth(c.now, c.old);
   }
   if (measure(much) <= room) write(much, x + room - measure(much));
 }
@@ -556,7 +559,7 @@ function describe() {
   if (place(v.frame)) parts.push(place(v.frame));
   if (data.diff) {
     const c = changeOf(v);
-    parts.push(amount(c.old) + ' before, ' + amount(c.now) + ' now, ' + signed(c.now - c.old, S.unit));
+    parts.push(amount(c.old) + ' before, ' + amount(c.now) + ' now, ' + signed(c.now - c.old, unitNow()));
   } else {
     parts.push(amount(v.value) + ', ' + percent(v.value, root.value));
   }
@@ -629,7 +632,7 @@ function showSide() {
   const list = byLabel('type', rangesOf(zoom)), m = metric();
   const whole = sum(zoom, m, false);
   side.replaceChildren(el('h2', '', zoom.parent ? 'Types here' : 'Types'));
-  const largest = Math.max(1, ...list.map(r => Math.max(r.now, r.old)));
+  const largest = Math.max(1, ...list.map(r => data.diff ? Math.abs(r.now - r.old) : r.now));
   const ul = el('ul');
   for (const r of list.slice(0, SIDE_ROWS)) ul.append(typeItem(r, whole, largest));
   side.append(ul);
@@ -644,14 +647,12 @@ function typeItem(r, whole, largest) {
   const name = labelName('type', r.key);
   const b = button('', on ? 'Show all types again' : 'Show only ' + name, () => setOnly('type', on ? null : r.key), 'type');
   b.setAttribute('aria-pressed', String(on));
-  const dot = el('i', 'dot');
-  dot.style.background = typeColour(r.key);
-  const bar = el('span', 'bar');
-  bar.style.width = (100 * Math.max(r.now, r.old) / largest) + '%';
-  const much = data.diff ? signed(r.now - r.old, S.unit) : amount(r.now);
-  b.append(el('span', 'head', dot, el('span', 'name', name), el('span', 'much', much)), bar);
-  const title = data.diff ? amount(r.old) + ' → ' + amount(r.now) : percent(r.now, whole);
-  b.append(el('span', 'faint', title));
+  const change = r.now - r.old, bar = el('span', 'bar' + (data.diff && change < 0 ? ' less' : ''));
+  bar.style.width = (100 * (data.diff ? Math.abs(change) : r.now) / largest) + '%';
+  bar.hidden = data.diff && change === 0;
+  if (!data.diff) bar.style.background = typeColour(r.key);
+  b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', data.diff ? signed(change, unitNow())
+    : amount(r.now)), el('span', 'share faint', data.diff ? growth(r.now, r.old) : percent(r.now, whole))), bar);
   return el('li', '', b);
 }
 

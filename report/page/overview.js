@@ -10,8 +10,10 @@ function showOverview() {
   const view = $('view-overview');
   const cards = el('div', 'cards', ...totalsCards(), ...factCards());
   const warnings = data.about.warnings.map(w => el('p', 'warning', w));
-  view.replaceChildren(...warnings, cards, el('div', 'panels', memoryPanel(), timelinePanel(), ...rankingPanels(),
-    ...factsPanels()));
+  const timeline = panel('Memory over time', '');
+  view.replaceChildren(...warnings, cards, el('div', 'panels two', memoryPanel(), timeline), el('div', 'panels',
+    ...rankingPanels()), el('div', 'panels two', ...factsPanels()));
+  fillTimeline(timeline); // its width is known now
 }
 
 function card(title, value, ...below) {
@@ -25,11 +27,13 @@ function totalsCards() {
     const b = totalOf(space)[0], n = totalOf(objects)[0];
     if (data.diff) {
       const before = totalOf(space, 'old')[0], had = totalOf(objects, 'old')[0];
+      if (space < 0) return card(STATES[s], signed(n - had, 'objects') + ' blocks', count(had) + ' → ' + count(n));
       return card(STATES[s], signed(b - before, 'space'), size(before) + ' → ' + size(b) +
         (growth(b, before) ? ' (' + growth(b, before) + ')' : ''), signed(n - had, 'objects') + ' blocks');
     }
+    if (space < 0) return card('Freed again at once', count(n), 'temporary ' + (n === 1 ? 'block' : 'blocks'));
     return card({inuse: 'Live', alloc: 'Allocated since tracking began', peak: 'At the peak'}[s], size(b), blocks(n),
-      s === 'peak' && data.about.now.peak ? 'at ' + clock(data.about.now.peak) : null);
+      s === 'peak' && data.about.now.peak ? clock(data.about.now.peak) : null);
   });
 }
 
@@ -54,21 +58,20 @@ function factCards() {
 
 // memoryPanel shows what the process's resident memory is made of.
 function memoryPanel() {
-  const p = panel('Where the process’s memory is', 'wide');
-  const memory = data.about.now.memory;
-  if (!memory || !(memory.rss > 0)) {
+  const p = panel('Where the process’s memory is', '');
+  const rss = data.about.now.rss, own = Math.max(0, data.about.now.own);
+  if (rss < 0) {
     p.append(el('p', 'faint', 'This snapshot does not say how large the process was.'));
     return p;
   }
-  const tracked = memory.tracked || 0, own = memory.own || 0;
-  const rest = memory.rss - tracked - own;
+  const tracked = R.now[metricOf('inuse', 'space')].reduce((s, v) => s + v, 0), rest = rss - tracked - own;
   const parts = [
     ['tracked', 'tracked and live', tracked, 'blocks that this snapshot explains'],
     ['agent', 'heaptap’s own', own, 'tables and code in the process'],
     ['rest', 'not explained', Math.max(0, rest), 'interpreter and libraries, blocks from before the attach, what is ' +
       'not tracked, free lists, fragmentation'],
   ].filter(([, , v]) => v > 0);
-  const whole = Math.max(memory.rss, tracked + own);
+  const whole = Math.max(rss, tracked + own);
   const bar = el('div', 'stack');
   bar.setAttribute('role', 'img');
   bar.setAttribute('aria-label', parts.map(([, name, v]) => name + ' ' + size(v)).join(', '));
@@ -80,10 +83,11 @@ function memoryPanel() {
   }
   const dl = el('dl', 'parts');
   for (const [cls, name, v, what] of parts) {
-    dl.append(el('dt', cls, name), el('dd', '', el('b', '', size(v)), ' ' + percent(v, memory.rss), el('span', 'faint',
-      ' ' + what)));
+    dl.append(el('dt', cls, name), el('dd', '', el('b', '', size(v))), el('dd', '', percent(v, rss)),
+      el('dd', 'what faint', what));
   }
-  dl.append(el('dt', 'rss', 'resident (RSS)'), el('dd', '', el('b', '', size(memory.rss))));
+  dl.append(el('dt', 'rss', 'resident (RSS)'), el('dd', '', el('b', '', size(rss))), el('dd', '', ''),
+    el('dd', 'what faint', 'the whole process'));
   p.append(bar, dl);
   if (rest < 0) {
     p.append(el('p', 'faint', 'Live blocks are ' + size(-rest) + ' more than what is resident: pages that were never ' +
@@ -94,17 +98,15 @@ function memoryPanel() {
 
 // ---- memory over time
 
-const CHART = {width: 900, height: 220, left: 62, right: 12, top: 10, bottom: 26};
+const CHART = {height: 200, left: 58, right: 14, top: 10, bottom: 24};
 
-function timelinePanel() {
-  const p = panel('Memory over time', 'wide');
-  const points = data.about.now.timeline || [];
+function fillTimeline(p) {
+  const points = data.about.now.timeline;
   if (points.length < 2) {
     p.append(el('p', 'faint', 'This snapshot has no timeline.'));
-    return p;
+    return;
   }
-  p.append(chart(points));
-  return p;
+  p.append(chart(points, Math.max(240, p.clientWidth - 28)));
 }
 
 // niceStep is a distance between ticks that makes about n of them, in powers of two for bytes.
@@ -120,26 +122,36 @@ function timeStep(span, n) {
 }
 
 // chart draws lines of RSS and of tracked memory; points are [seconds since tracking began, tracked, RSS].
-function chart(points) {
-  const c = CHART, last = points[points.length - 1][0], from = points[0][0], span = Math.max(1e-9, last - from);
+function chart(points, width) {
+  const c = {...CHART, width}, last = points[points.length - 1][0], from = points[0][0], span = Math.max(1e-9, last - from);
   const most = Math.max(1, ...points.map(p => Math.max(p[1], p[2])));
   const x = t => c.left + (t - from) / span * (c.width - c.left - c.right);
   const y = v => c.height - c.bottom - v / most / 1.05 * (c.height - c.top - c.bottom);
-  const hasRSS = points.some(p => p[2] > 0);
+  const hasRSS = points.some(p => p[2] >= 0);
   const picture = svg('svg', {viewBox: `0 0 ${c.width} ${c.height}`, role: 'img', class: 'chart', tabindex: '0'});
-  picture.setAttribute('aria-label', 'Tracked memory from ' + size(points[0][1]) + ' to ' +
-    size(points[points.length - 1][1]) + (hasRSS ? ', resident from ' + size(points[0][2]) + ' to ' +
-    size(points[points.length - 1][2]) : '') + ' within ' + duration(span) + '. Arrow keys read it point by point.');
+  const grew = (column, what) => {
+    const list = points.filter(p => p[column] >= 0);
+    return list.length === 0 ? '' : what + ' from ' + size(list[0][column]) + ' to ' + size(list[list.length - 1][column]) + ', ';
+  };
+  picture.setAttribute('aria-label', grew(1, 'Tracked memory') + grew(2, 'resident memory') + 'within ' + duration(span) +
+    '. Arrow keys read it point by point.');
   for (let v = 0, step = niceStep(most, 5); v <= most * 1.05; v += step) {
     picture.append(svg('line', {x1: c.left, x2: c.width - c.right, y1: y(v), y2: y(v), class: 'rule'}),
       svg('text', {x: c.left - 6, y: y(v) + 4, class: 'tick', 'text-anchor': 'end'}, size(v).replace('.0 ', ' ')));
   }
-  for (let step = timeStep(span, 8), t = Math.ceil(from / step) * step; t <= last + 1e-9; t += step) {
-    picture.append(svg('text', {x: x(t), y: c.height - 8, class: 'tick', 'text-anchor': 'middle'},
+  for (let step = timeStep(span, c.width / 100), t = Math.ceil(from / step) * step; t <= last + 1e-9; t += step) {
+    picture.append(svg('text', {x: x(t), y: c.height - 8, class: 'tick',
+      'text-anchor': x(t) > c.width - 40 ? 'end' : 'middle'},
       t < step / 2 ? 'start' : duration(t)));
   }
-  const line = column => points.map((p, i) => (i ? 'L' : 'M') + x(p[0]).toFixed(1) + ' ' + y(p[column]).toFixed(1)).join('');
-  picture.append(svg('path', {class: 'area', d: line(1) + `L${x(last)} ${y(0)}L${x(from)} ${y(0)}Z`}));
+  const taken = column => points.filter(p => p[column] >= 0);
+  const line = column => taken(column).map((p, i) => (i ? 'L' : 'M') + x(p[0]).toFixed(1) + ' ' + y(p[column]).toFixed(1))
+    .join('');
+  const tracked = taken(1);
+  if (tracked.length > 0) {
+    picture.append(svg('path', {class: 'area', d: line(1) + `L${x(tracked[tracked.length - 1][0])} ${y(0)}L${
+      x(tracked[0][0])} ${y(0)}Z`}));
+  }
   if (hasRSS) picture.append(svg('path', {class: 'rss', d: line(2)}));
   picture.append(svg('path', {class: 'tracked', d: line(1)}));
   const cursor = svg('line', {y1: c.top, y2: c.height - c.bottom, class: 'cursor', visibility: 'hidden'});
@@ -158,8 +170,9 @@ function chart(points) {
     cursor.setAttribute('visibility', 'visible');
     cursor.setAttribute('x1', x(t));
     cursor.setAttribute('x2', x(t));
-    says.replaceChildren('after ' + duration(t) + ': ', legendItem('var(--own)', 'tracked ' + size(tracked)),
-      ...(rss > 0 ? [legendItem('var(--faint)', 'resident ' + size(rss))] : []));
+    says.replaceChildren('after ' + duration(t) + ': ',
+      ...(tracked >= 0 ? [legendItem('var(--own)', 'tracked ' + size(tracked))] : []),
+      ...(rss >= 0 ? [legendItem('var(--faint)', 'resident ' + size(rss))] : []));
   };
   picture.addEventListener('mousemove', e => {
     const r = picture.getBoundingClientRect();
@@ -213,11 +226,11 @@ function ranking(title, rows, names, act, actTitle, go, coloured) {
     const [name, where] = names(r), v = data.diff ? r.now - r.old : r.now;
     const bar = el('span', 'bar' + (v < 0 ? ' less' : ''));
     bar.style.width = (100 * Math.abs(v) / largest) + '%';
-    if (coloured) bar.style.background = typeColour(r.key);
+    if (coloured && !data.diff) bar.style.background = typeColour(r.key);
     const b = button('', actTitle, () => act(r), 'rank');
-    b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', data.diff ? signed(v, S.unit) : amount(v)),
-      el('span', 'share', data.diff ? growth(r.now, r.old) : percent(v, totalOf(metric())[0]))), bar,
-    where ? el('span', 'faint place', where) : null);
+    b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', data.diff ? signed(v, unitNow()) : amount(v)),
+      el('span', 'share', data.diff ? growth(r.now, r.old) : percent(v, totalOf(metric())[0]))), bar);
+    if (where) b.append(el('span', 'faint place', where));
     ul.append(el('li', '', b));
   }
   const p = panel(data.diff ? title + ', what changed most' : title, 'ranking', ul);
@@ -237,7 +250,7 @@ function factsPanels() {
     [data.about.old, 'The older snapshot']]) {
     if (!about) continue;
     const dl = factList(about);
-    if (dl.children.length > 0) list.push(panel(title, data.diff ? '' : 'wide', dl));
+    if (dl.children.length > 0) list.push(panel(title, '', dl));
   }
   return list;
 }

@@ -44,7 +44,7 @@ function sourceFile(file, lines, test) {
     old += l.old;
     most = Math.max(most, l.own, l.old);
   }
-  const much = data.diff ? signed(own - old, S.unit) : amount(own);
+  const much = data.diff ? signed(own - old, unitNow()) : amount(own);
   const part = el('section', 'panel source', el('h2', '', file.file + ' ', el('span', 'faint', much)));
   if (file.note) part.append(el('p', file.parts.length > 0 ? 'warning' : 'faint', file.parts.length > 0 ? file.note
     : 'No source: ' + file.note));
@@ -62,7 +62,7 @@ function sourceFile(file, lines, test) {
 }
 
 function sourceLine(source, number, l, most, test) {
-  const show = (now, old) => data.diff ? (now !== old ? signed(now - old, S.unit) : '') : now > 0 ? amount(now) : '';
+  const show = (now, old) => data.diff ? (now !== old ? signed(now - old, unitNow()) : '') : now > 0 ? amount(now) : '';
   const tr = el('tr', l && (l.own > 0 || l.old > 0) ? 'own' : '');
   if (test !== null && test(source)) tr.classList.add('hit');
   const own = el('td', 'much', l ? show(l.own, l.old) : '');

@@ -8,7 +8,7 @@ const opened = new Set(); // keys of rows that are looked into
 // frameRows returns a row for each line, function or module that has blocks: what it allocated itself (now, old) and what
 // was allocated while it was on the stack (cum, cumOld), each block once, also under recursion.
 function frameRows(group) {
-  const m = metric(), other = metricOf(S.state, S.unit === 'space' ? 'objects' : 'space');
+  const m = metric(), other = otherMetric();
   return kept(['rows', group, m].join(), () => {
     const of = group === 'line' ? f => f : group === 'function' ? f => frames.function[f] : f => frames.module[f];
     const rows = new Map();
@@ -55,7 +55,7 @@ function sortColumn() {
 
 // TABLE_COLUMNS are the columns that make sense for what is shown; the first is what rows are sorted by at first.
 function TABLE_COLUMNS() {
-  const unit = S.unit, other = unit === 'space' ? 'objects' : 'space';
+  const unit = unitNow(), other = unit === 'space' ? 'objects' : 'space';
   const total = totalOf(metric())[0];
   const show = (v, u) => u === 'space' ? size(v) : count(v);
   const name = {id: 'name', title: GROUPS[S.group], value: r => (r.place || r.name).toLowerCase(), text: true};
@@ -150,6 +150,7 @@ function tableRow(r, columns, largest) {
     }
     if (c.bar) {
       const v = c.value(r), bar = el('span', 'bar' + (v < 0 ? ' less' : ''));
+      bar.hidden = v === 0;
       bar.style.width = (100 * Math.abs(v) / largest) + '%';
       if (S.group === 'type' && !data.diff) bar.style.background = typeColour(r.key);
       td.className = 'barred';
@@ -220,7 +221,7 @@ function smallList(title, rows, name) {
   const ul = el('ul');
   const most = 6;
   for (const x of rows.slice(0, most)) {
-    ul.append(el('li', '', el('span', 'much', data.diff ? signed(x.now - x.old, S.unit) : amount(x.now)), ' ' + name(x)));
+    ul.append(el('li', '', el('span', 'much', data.diff ? signed(x.now - x.old, unitNow()) : amount(x.now)), ' ' + name(x)));
   }
   if (rows.length > most) ul.append(el('li', 'faint', 'and ' + count(rows.length - most) + ' more'));
   return el('div', '', el('h4', '', title), ul);
@@ -243,8 +244,8 @@ function stackList(filter) {
   if (stacks.length === 0) {
     return el('p', 'faint', 'It allocated nothing itself: its total is what it called.');
   }
-  const list = el('div', 'stacks', el('h4', '', 'Largest of ' + many(stacks.length, 'stack', 'stacks') +
-    ', innermost call first'));
+  const list = el('div', 'stacks', el('h4', '', (stacks.length > 1 ? 'Largest of ' + count(stacks.length) +
+    ' stacks' : 'Its stack') + ', innermost call first'));
   for (const s of stacks.slice(0, STACKS_SHOWN)) {
     const ol = el('ol');
     let n = 0;
@@ -256,7 +257,7 @@ function stackList(filter) {
       const f = T.frame[node];
       ol.append(el('li', '', el('span', 'faint', place(f, true) + ' '), label(f)));
     }
-    list.append(el('div', 'onestack', el('b', '', data.diff ? signed(s.now - s.old, S.unit) : amount(s.now)), ol));
+    list.append(el('div', 'onestack', el('b', '', data.diff ? signed(s.now - s.old, unitNow()) : amount(s.now)), ol));
   }
   return list;
 }

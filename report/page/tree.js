@@ -29,7 +29,7 @@ function showTree() {
     }
     for (let i = shown.length - 1; i >= 0; i--) todo.push(shown[i]);
   }
-  const head = el('div', 'treehead', el('span', 'much', data.diff ? 'Change' : UNITS[S.unit]),
+  const head = el('div', 'treehead', el('span', 'much', data.diff ? 'Change' : UNITS[unitNow()]),
     el('span', 'share', data.diff ? '%' : 'Share'), el('span', 'name', 'Call'));
   $('view-tree').replaceChildren(head, list);
 }
@@ -57,15 +57,15 @@ function treeItem(v) {
   let much = amount(v.value), share = percent(v.value, treeRoot.value);
   if (data.diff) {
     const c = changeOf(v);
-    much = signed(c.now - c.old, S.unit);
+    much = signed(c.now - c.old, unitNow());
     share = growth(c.now, c.old);
     if (c.now < c.old) bar.classList.add('less');
   }
   bar.style.width = (100 * v.value / Math.max(1, treeRoot.value)) + '%';
   const name = el('span', 'name');
-  name.style.paddingLeft = Math.min(v.depth, 60) * 14 + 'px';
-  name.append(el('span', 'twist', leaf ? '' : v.open ? '▾' : '▸'), isRoot ? rootLabel() : label(v.frame),
-    isRoot ? '' : el('span', 'faint place', place(v.frame)));
+  name.style.setProperty('--depth', String(Math.min(v.depth, 60)));
+  name.append(el('span', 'twist', leaf ? '' : v.open ? '▾' : '▸'), el('span', '', isRoot ? rootLabel() : label(v.frame),
+    isRoot ? '' : el('span', 'faint place', place(v.frame))));
   item.append(el('span', 'much', much), el('span', 'share', share), name, bar);
   item.addEventListener('click', () => {
     treeAt = v;

@@ -1,0 +1,158 @@
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/heaptap/heaptap/heap"
+)
+
+// shop is server with everything that only the whole page shows: threads, a timeline, the process's size.
+func shop() *heap.Snapshot {
+	s := server()
+	b := newSheet()
+	_ = b
+	s.Info = append(s.Info, heap.KeyValue{Key: infoRSS, Value: fmt.Sprint(96<<20) + " bytes"},
+		heap.KeyValue{Key: infoOwn, Value: fmt.Sprint(5<<20) + " bytes"})
+	s.Strings = append(s.Strings, "worker-1", "worker-2")
+	for i := range s.Records {
+		if r := &s.Records[i]; len(s.Callers(r.Stack)) > 5 {
+			r.Thread = int32(len(s.Strings) - 1 - i%2)
+		}
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := range 91 {
+		tracked := uint64(i) * 420 << 10
+		s.Timeline = append(s.Timeline, heap.Point{Time: s.Time.Add(time.Duration(i-90) * time.Second),
+			Tracked: tracked + rng.Uint64N(2<<20), RSS: 57<<20 + tracked + rng.Uint64N(1<<20)})
+	}
+	return s
+}
+
+// earlier is shop a minute before: smaller in one place, larger in another, with something that went and without
+// something that came.
+func earlier() *heap.Snapshot {
+	s := shop()
+	s.Time = s.Time.Add(-time.Minute)
+	kept := s.Records[:0]
+	for i, r := range s.Records {
+		switch v := r.Values(); i {
+		case 0, 1:
+			r.SetValues(live(v[heap.InuseBytes]/3, v[heap.InuseBlocks]/3))
+		case 3:
+			r.SetValues(live(v[heap.InuseBytes]*2, v[heap.InuseBlocks]*2))
+		case 4:
+			r.SetValues(live(v[heap.InuseBytes]+v[heap.InuseBytes]/9, v[heap.InuseBlocks]))
+		case 5:
+			continue
+		}
+		kept = append(kept, r)
+	}
+	s.Records = kept
+	b := s.Records[0]
+	b.Stack = s.Stacks[s.Records[1].Stack].Parent
+	b.Type = 0
+	b.SetValues(live(3<<20, 40))
+	s.Records = append(s.Records, b)
+	return s
+}
+
+func htmlFile(t testing.TB, d *heap.Delta, o HTMLOptions) string {
+	t.Helper()
+	var b bytes.Buffer
+	err := DeltaHTML(&b, d, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "page.html")
+	if err := os.WriteFile(file, b.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// shopSources has some of the shop's files, one of them changed since.
+func shopSources(name string) (SourceFile, error) {
+	s := server()
+	switch name {
+	case "/srv/shop/session.py", "/srv/shop/catalog.py":
+		var text strings.Builder
+		for i := range 60 {
+			fmt.Fprintf(&text, "    line_%d = remember(%q, </td>)\n", i+1, filepath.Base(name))
+		}
+		f := SourceFile{Text: []byte(text.String()), Modified: s.Time.Add(-time.Hour)}
+		if name == "/srv/shop/catalog.py" {
+			f.Modified = s.Time.Add(time.Minute)
+			f.Path = "/home/me/shop/catalog.py"
+		}
+		return f, nil
+	}
+	return SourceFile{}, errors.New("no such file")
+}
+
+// TestPageScreenshots takes pictures of all views to look at, as TestScreenshots does.
+func TestPageScreenshots(t *testing.T) {
+	if *shots == "" {
+		t.Skip("only with -screenshots")
+	}
+	s, old := shop(), earlier()
+	if *shotFile != "" {
+		f, err := os.Open(*shotFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if s, err = heap.Read(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	local := func(name string) (SourceFile, error) {
+		text, err := os.ReadFile(name)
+		return SourceFile{Text: text}, err
+	}
+	sources := Sources(shopSources)
+	if *shotFile != "" {
+		sources = local
+	}
+	b := startBrowser(t, 1366, 768)
+	one := htmlFile(t, &heap.Delta{New: s}, HTMLOptions{Title: "shop", Sources: sources})
+	two := htmlFile(t, &heap.Delta{Old: old, New: s, Warnings: []string{"made-up: the older one was sampled"}},
+		HTMLOptions{Title: "shop, a minute later", Sources: sources})
+	for _, theme := range []string{"light", "dark"} {
+		for _, page := range []struct{ name, file string }{{"one", one}, {"two", two}} {
+			for _, size := range []struct {
+				name          string
+				width, height int
+			}{{"", 1366, 768}, {"-narrow", 420, 800}} {
+				b.devtools("Emulation.setDeviceMetricsOverride", map[string]any{"width": size.width, "height": size.height,
+					"deviceScaleFactor": 1, "mobile": false})
+				b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{
+					"name": "prefers-color-scheme", "value": theme}}})
+				b.open(page.file)
+				b.settle()
+				for i, view := range []string{"overview", "flame", "table", "tree", "ages", "source"} {
+					b.press(fmt.Sprint(i + 1))
+					if view == "flame" && page.name == "one" {
+						b.press("o")
+					}
+					if view == "table" {
+						b.eval(new(any), "document.querySelector('#view-table tr.row').click()")
+					}
+					b.settle()
+					name := fmt.Sprintf("%s-%s-%s%s.png", page.name, view, theme, size.name)
+					if err := os.WriteFile(filepath.Join(*shots, name), b.screenshot(), 0o666); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	b.expectQuiet()
+}
