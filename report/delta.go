@@ -42,7 +42,7 @@ func DeltaTable(w io.Writer, d *heap.Delta, o TableOptions) error {
 	numbers := alignRight(table)
 	room := 0
 	if o.Width > 0 {
-		room = max(leastRoom, o.Width-cells(numbers[0])-2)
+		room = max(leastRoom, o.Width-Cells(numbers[0])-2)
 	}
 	out.printf("\n%s  %s\n", numbers[0], strings.ToUpper(o.By.String()))
 	for i, r := range shown {

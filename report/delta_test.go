@@ -226,7 +226,7 @@ func TestDeltaTerminalText(t *testing.T) {
 				}
 				for line := range strings.Lines(b.String()) {
 					line = strings.TrimSuffix(line, "\n")
-					if strings.ContainsFunc(line, unicode.IsControl) || cells(line) > width {
+					if strings.ContainsFunc(line, unicode.IsControl) || Cells(line) > width {
 						t.Errorf("%s by %v in %d columns: %q", name, g, width, line)
 					}
 				}

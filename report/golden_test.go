@@ -170,8 +170,8 @@ func TestTerminalText(t *testing.T) {
 					"\u202e") {
 					t.Errorf("%s: %q", name, line)
 				}
-				if width >= 60 && cells(line) > width {
-					t.Errorf("%s: %d columns in %d: %s", name, cells(line), width, line)
+				if width >= 60 && Cells(line) > width {
+					t.Errorf("%s: %d columns in %d: %s", name, Cells(line), width, line)
 				}
 			}
 		}

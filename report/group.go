@@ -14,7 +14,7 @@ func groupName(by heap.Grouping, g heap.Group) string {
 	case g.Name == "":
 		return "- (" + by.String() + " not known)"
 	}
-	return printable(g.Name)
+	return Printable(g.Name)
 }
 
 // restName says that n more groups are not shown: "rest: 3 more lines".
@@ -35,11 +35,11 @@ func fitStack(s *heap.Snapshot, stack int32, width int) string {
 		if i > 0 {
 			text = " ← " + text
 		}
-		if used += cells(text); width > 0 && used > width {
+		if used += Cells(text); width > 0 && used > width {
 			if i == 0 {
-				return fitPlace(f, width)
+				return FitPlace(f, width)
 			}
-			return fitRight(b.String()+text, width)
+			return Fit(b.String()+text, width)
 		}
 		b.WriteString(text)
 	}

@@ -122,7 +122,7 @@ func newPage(d *heap.Delta, o pageOptions) (page, error) {
 	}
 	js := pageJS()
 	p := page{
-		Title: printable(o.title), Summary: pageSummary(d, o.metric),
+		Title: Printable(o.title), Summary: pageSummary(d, o.metric),
 		Policy: fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; img-src data:",
 			sourceHash(js), sourceHash(pageCSS)),
 		CSS: template.CSS(pageCSS), JS: template.JS(js), Data: template.HTML(data),

@@ -114,7 +114,7 @@ type pageLines struct {
 func aboutOf(d *heap.Delta, tree *calls, o pageOptions) pageAbout {
 	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Ages: pageAges(tree), Sources: []pageSource{}}
 	for _, w := range d.Warnings {
-		a.Warnings = append(a.Warnings, printable(w))
+		a.Warnings = append(a.Warnings, Printable(w))
 	}
 	if d.Old != nil {
 		old := aboutSnapshot(d.Old)
@@ -163,7 +163,7 @@ func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 		case infoOwn:
 			p.Own = bytesOf(kv.Value, p.Own)
 		}
-		p.Info = append(p.Info, [2]string{cutText(printable(kv.Key)), cutInfo(printable(kv.Value))})
+		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cutInfo(Printable(kv.Value))})
 	}
 	return p
 }
@@ -367,7 +367,7 @@ func (b *pageBuilder) label(i int32) int32 {
 func (b *pageBuilder) text(t string) int32 {
 	i, ok := b.texts[t]
 	if !ok {
-		i = number(b.strings, &b.data.Strings, cutText(printable(t)))
+		i = number(b.strings, &b.data.Strings, cutText(Printable(t)))
 		b.texts[t] = i
 	}
 	return i

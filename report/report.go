@@ -39,14 +39,14 @@ func (o output) paragraph(text string, width int) {
 		switch {
 		case line == "":
 			line = word
-		case width > 0 && cells(line)+1+cells(word) > width:
+		case width > 0 && Cells(line)+1+Cells(word) > width:
 			o.printf("%s\n", line)
 			line = indent + word
 		default:
 			line += " " + word
 		}
-		for width > leastRoom && cells(line) > width { // one long word
-			head := strings.TrimSuffix(fitRight(line, width), "…")
+		for width > leastRoom && Cells(line) > width { // one long word
+			head := strings.TrimSuffix(Fit(line, width), "…")
 			o.printf("%s\n", head)
 			line = indent + line[len(head):]
 		}

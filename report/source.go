@@ -145,7 +145,7 @@ func splitSource(text []byte) []string {
 	}
 	lines := strings.Split(string(text), "\n")
 	for i, line := range lines {
-		lines[i] = cutText(printable(expandTabs(strings.TrimSuffix(line, "\r"))))
+		lines[i] = cutText(Printable(expandTabs(strings.TrimSuffix(line, "\r"))))
 	}
 	return lines
 }
@@ -196,15 +196,15 @@ type sourceListing struct {
 
 func (l sourceListing) file(f *chosenFile) {
 	total := l.s.Total()[l.o.Metric]
-	l.out.paragraph(fmt.Sprintf("%s: %s %s on %s %s, %s", printable(f.name), l.amount(f.value), state(l.o.Metric),
+	l.out.paragraph(fmt.Sprintf("%s: %s %s on %s %s, %s", Printable(f.name), l.amount(f.value), state(l.o.Metric),
 		Count(int64(len(f.chosen))), plural(int64(len(f.chosen)), "line", "lines"), Percent(share(f.value, total))), l.o.Width)
 	source, err := l.o.Sources(f.name)
 	if err != nil {
-		l.out.paragraph("no source: "+printable(err.Error()), l.o.Width)
+		l.out.paragraph("no source: "+Printable(err.Error()), l.o.Width)
 	}
 	text := splitSource(source.Text)
 	if source.Path != "" {
-		l.out.paragraph("found as "+printable(source.Path), l.o.Width)
+		l.out.paragraph("found as "+Printable(source.Path), l.o.Width)
 	}
 	last := f.chosen[len(f.chosen)-1]
 	if doubt := source.doubts(l.s, last, len(text)); err == nil && doubt != "" {
@@ -245,7 +245,7 @@ func (l sourceListing) spans(f *chosenFile, text []string, spans []span) {
 	for i, numbers := range alignRight(lines) {
 		line := strings.TrimRight(numbers+"  "+code[i], " ")
 		if l.o.Width > 0 {
-			line = fitRight(line, max(l.o.Width, cells(numbers)+2+leastRoom))
+			line = Fit(line, max(l.o.Width, Cells(numbers)+2+leastRoom))
 		}
 		l.out.printf("%s\n", line)
 	}
@@ -326,20 +326,20 @@ func mergeChosen(files, more []*chosenFile) []*chosenFile {
 }
 
 func pageSourceOf(f *chosenFile, s *heap.Snapshot, sources Sources, room *int) pageSource {
-	p := pageSource{File: cutText(printable(f.name)), Parts: []pageLines{}}
+	p := pageSource{File: cutText(Printable(f.name)), Parts: []pageLines{}}
 	if *room <= 0 {
 		p.Note = "left out to bound the size of this page"
 		return p
 	}
 	source, err := sources(f.name)
 	if err != nil {
-		p.Note = cutText(printable(err.Error()))
+		p.Note = cutText(Printable(err.Error()))
 		return p
 	}
 	text := splitSource(source.Text)
 	var notes []string
 	if source.Path != "" {
-		notes = append(notes, "found as "+cutText(printable(source.Path)))
+		notes = append(notes, "found as "+cutText(Printable(source.Path)))
 	}
 	if doubt := source.doubts(s, f.chosen[len(f.chosen)-1], len(text)); doubt != "" {
 		notes = append(notes, doubt)

@@ -28,7 +28,7 @@ func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 	out.paragraph(summary(s, o.Metric), o.Width)
 	if o.Info {
 		for _, kv := range s.Info {
-			out.paragraph(printable(kv.Key)+": "+printable(kv.Value), o.Width)
+			out.paragraph(Printable(kv.Key)+": "+Printable(kv.Value), o.Width)
 		}
 	}
 	total := s.Total()
@@ -117,7 +117,7 @@ func writeRows(out output, s *heap.Snapshot, rows []tableRow, o TableOptions) {
 	numbers := alignRight(lines)
 	room := 0
 	if o.Width > 0 {
-		room = max(leastRoom, o.Width-cells(numbers[0])-2) // a narrower terminal wraps
+		room = max(leastRoom, o.Width-Cells(numbers[0])-2) // a narrower terminal wraps
 	}
 	out.printf("%s  %s\n", numbers[0], strings.ToUpper(o.By.String()))
 	for i, r := range rows {
@@ -129,13 +129,13 @@ func writeRows(out output, s *heap.Snapshot, rows []tableRow, o TableOptions) {
 func (r tableRow) fit(s *heap.Snapshot, by heap.Grouping, room int) string {
 	switch {
 	case r.name != "" && room > 0:
-		return fitRight(r.name, room)
+		return Fit(r.name, room)
 	case r.name != "":
 		return r.name
 	case by == heap.ByStack:
 		return fitStack(s, r.stack, room)
 	}
-	return fitPlace(r.frame, room)
+	return FitPlace(r.frame, room)
 }
 
 // alignRight joins the columns of each line, two spaces apart, each as wide as its widest text.
@@ -143,7 +143,7 @@ func alignRight(lines [][]string) []string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
 		for i, text := range line {
-			widths[i] = max(widths[i], cells(text))
+			widths[i] = max(widths[i], Cells(text))
 		}
 	}
 	joined := make([]string, len(lines))
@@ -181,7 +181,7 @@ func writeLargestStack(out output, s *heap.Snapshot, row heap.Row, o TableOption
 		room = max(leastRoom, o.Width-4)
 	}
 	for _, f := range s.Callers(stack) {
-		out.printf("    %s\n", fitPlace(f, room))
+		out.printf("    %s\n", FitPlace(f, room))
 	}
 }
 

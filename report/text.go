@@ -14,9 +14,9 @@ const (
 	zeroWidthJoiner    = '\u200d'
 )
 
-// printable returns text with everything spelled out that a terminal would act upon or that would change how other
+// Printable returns text with everything spelled out that a terminal would act upon or that would change how other
 // text looks: control characters, line breaks, direction overrides, bytes that are not UTF-8.
-func printable(text string) string {
+func Printable(text string) string {
 	if strings.IndexFunc(text, unprintable) < 0 && utf8.ValidString(text) {
 		return text
 	}
@@ -48,9 +48,9 @@ func unprintable(r rune) bool {
 // location is where a frame is: "server.py:42", "server.py" where the line is unknown, "" where the file is.
 func location(f heap.Frame) string {
 	if f.File == "" || f.Line == 0 {
-		return printable(f.File)
+		return Printable(f.File)
 	}
-	return fmt.Sprintf("%s:%d", printable(f.File), f.Line)
+	return fmt.Sprintf("%s:%d", Printable(f.File), f.Line)
 }
 
 // function is the frame's function, or a placeholder.
@@ -58,7 +58,7 @@ func function(f heap.Frame) string {
 	if f.Func == "" {
 		return "[unknown]"
 	}
-	return printable(f.Func)
+	return Printable(f.Func)
 }
 
 // place is the frame on one line: "server.py:42 Handler.get".
@@ -66,11 +66,11 @@ func place(f heap.Frame) string {
 	return strings.TrimSpace(location(f) + " " + function(f))
 }
 
-// fitPlace is place in at most width cells: first the file loses leading folders, then either end is cut. A width of 0
+// FitPlace is a frame on one line, in at most width cells: first the file loses leading folders, then either end is cut. A width of 0
 // is no limit.
-func fitPlace(f heap.Frame, width int) string {
+func FitPlace(f heap.Frame, width int) string {
 	full := place(f)
-	if width <= 0 || cells(full) <= width {
+	if width <= 0 || Cells(full) <= width {
 		return full
 	}
 	where, what := location(f), function(f)
@@ -80,19 +80,19 @@ func fitPlace(f heap.Frame, width int) string {
 			break
 		}
 		where = "…" + strings.TrimPrefix(where, "…/")[cut:]
-		if short := where + " " + what; cells(short) <= width {
+		if short := where + " " + what; Cells(short) <= width {
 			return short
 		}
 	}
 	where = strings.TrimPrefix(where, "…/")
 	// The line tells most. Give it up to two thirds, the function the rest.
-	where = fitLeft(where, max(width-cells(what)-1, width*2/3))
-	return fitRight(where+" "+what, width)
+	where = fitLeft(where, max(width-Cells(what)-1, width*2/3))
+	return Fit(where+" "+what, width)
 }
 
-// fitRight returns text in at most width cells, its end replaced by an ellipsis where it is longer.
-func fitRight(text string, width int) string {
-	if cells(text) <= width {
+// Fit returns text in at most width cells, its end replaced by an ellipsis where it is longer.
+func Fit(text string, width int) string {
+	if Cells(text) <= width {
 		return text
 	}
 	used := 0
@@ -106,7 +106,7 @@ func fitRight(text string, width int) string {
 
 // fitLeft returns text in at most width cells, its beginning replaced by an ellipsis where it is longer.
 func fitLeft(text string, width int) string {
-	excess := cells(text) - max(width, 1)
+	excess := Cells(text) - max(width, 1)
 	if excess <= 0 {
 		return text
 	}
@@ -120,11 +120,11 @@ func fitLeft(text string, width int) string {
 
 // padLeft returns text right-aligned in width cells.
 func padLeft(text string, width int) string {
-	return strings.Repeat(" ", max(0, width-cells(text))) + text
+	return strings.Repeat(" ", max(0, width-Cells(text))) + text
 }
 
-// cells is the number of columns that text takes in a terminal.
-func cells(text string) int {
+// Cells is the number of columns that text takes in a terminal.
+func Cells(text string) int {
 	n := 0
 	for _, r := range text {
 		n += runeCells(r)

@@ -78,7 +78,7 @@ func writeTree(out output, root *branch, o TreeOptions, header []string, numbers
 	columns := alignRight(table)
 	out.printf("%s\n", columns[0])
 	for i, line := range t.lines {
-		out.printf("%s  %s\n", columns[i+1], line.fit(o.Width-cells(columns[0])-2, o.Width > 0))
+		out.printf("%s  %s\n", columns[i+1], line.fit(o.Width-Cells(columns[0])-2, o.Width > 0))
 	}
 }
 
@@ -90,15 +90,15 @@ func (l treeLine) fit(width int, limited bool) string {
 	room, branch := 0, l.branch
 	if limited {
 		branch = fitLeft(branch, max(3, width-leastRoom))
-		room = max(leastRoom, width-cells(branch))
+		room = max(leastRoom, width-Cells(branch))
 	}
 	if l.name != "" && limited {
-		return branch + fitRight(l.name, room)
+		return branch + Fit(l.name, room)
 	}
 	if l.name != "" {
 		return branch + l.name
 	}
-	return branch + fitPlace(l.frame, room)
+	return branch + FitPlace(l.frame, room)
 }
 
 // treeLine is a line of the tree. A line without a name is a frame.

@@ -57,12 +57,12 @@ func TestFitPlace(t *testing.T) {
 		{heap.Frame{Func: "f"}, 10, "f"},
 		{heap.Frame{File: "a.py"}, 20, "a.py [unknown]"},
 	} {
-		got := fitPlace(c.f, c.width)
+		got := FitPlace(c.f, c.width)
 		if got != c.want {
 			t.Errorf("in %d columns: %q, want %q", c.width, got, c.want)
 		}
-		if c.width > 0 && cells(got) > c.width {
-			t.Errorf("%q has %d columns, not %d", got, cells(got), c.width)
+		if c.width > 0 && Cells(got) > c.width {
+			t.Errorf("%q has %d columns, not %d", got, Cells(got), c.width)
 		}
 	}
 }
