@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,14 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/heaptap/heaptap/heap"
 )
 
 // shop is server with everything that only the whole page shows: threads, a timeline, the process's size.
 func shop() *heap.Snapshot {
 	s := server()
-	b := newSheet()
-	_ = b
 	s.Info = append(s.Info, heap.KeyValue{Key: infoRSS, Value: fmt.Sprint(96<<20) + " bytes"},
 		heap.KeyValue{Key: infoOwn, Value: fmt.Sprint(5<<20) + " bytes"})
 	s.Strings = append(s.Strings, "worker-1", "worker-2")
@@ -62,6 +64,78 @@ func earlier() *heap.Snapshot {
 	b.SetValues(live(3<<20, 40))
 	s.Records = append(s.Records, b)
 	return s
+}
+
+// TestPageGolden holds the data of pages and the text of listings.
+func TestPageGolden(t *testing.T) {
+	data := func(write func(io.Writer) error) func(io.Writer) error {
+		return func(w io.Writer) error {
+			var page bytes.Buffer
+			if err := write(&page); err != nil {
+				return err
+			}
+			data, err := unpackFlame(page.String())
+			if err != nil {
+				return err
+			}
+			_, err = w.Write(data)
+			return err
+		}
+	}
+	delta := &heap.Delta{Old: earlier(), New: shop(), Warnings: []string{"not alike"}}
+	for file, write := range map[string]func(io.Writer) error{
+		"page.json": data(func(w io.Writer) error { return HTML(w, shop(), HTMLOptions{Sources: shopSources}) }),
+		"page-empty.json": data(func(w io.Writer) error {
+			return HTML(w, &heap.Snapshot{}, HTMLOptions{Sources: shopSources})
+		}),
+		"delta.json": data(func(w io.Writer) error {
+			return DeltaHTML(w, delta, HTMLOptions{Metric: heap.InuseBlocks, By: heap.ByFunction})
+		}),
+		"delta-flame.json": data(func(w io.Writer) error { return DeltaFlame(w, delta, FlameOptions{MaxNodes: 12}) }),
+		"listing.txt":      func(w io.Writer) error { return Listing(w, shop(), ListingOptions{Sources: shopSources}) },
+		"listing-narrow.txt": func(w io.Writer) error {
+			return Listing(w, shop(), ListingOptions{Sources: shopSources, Width: 56, Top: 4, Cumulative: true,
+				Metric: heap.InuseBlocks})
+		},
+		"listing-empty.txt": func(w io.Writer) error {
+			return Listing(w, &heap.Snapshot{}, ListingOptions{Sources: shopSources})
+		},
+		"listing-hostile.txt": func(w io.Writer) error {
+			return Listing(w, hostile(), ListingOptions{Top: -1, Sources: func(name string) (SourceFile, error) {
+				if strings.HasSuffix(name, "path.py") {
+					return SourceFile{}, fs.ErrPermission
+				}
+				return SourceFile{Text: []byte("\xef\xbb\xbf\x1b[31m\r\n\tif x:\n\u202e \xff" + strings.Repeat("x", 450)), Path: "\x1b]0;"}, nil
+			}})
+		},
+	} {
+		t.Run(file, func(t *testing.T) { checkGolden(t, filepath.Join("testdata", "page", file), write) })
+	}
+}
+
+// checkGolden compares what write writes with a file, or writes it anew.
+func checkGolden(t *testing.T, path string, write func(io.Writer) error) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := write(&got); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("differs from %s (go test -update writes it anew):\n%s", path, diff)
+	}
 }
 
 func htmlFile(t testing.TB, d *heap.Delta, o HTMLOptions) string {

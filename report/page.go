@@ -211,13 +211,15 @@ func pack(d pageData) (string, error) {
 // packLevel of compression: beyond it time doubles for a few percent.
 const packLevel = 5
 
-// cutText bounds a text for the page.
-func cutText(t string) string {
-	if len(t) <= maxNameBytes {
+// maxNameBytes bounds the texts in the page.
+const maxNameBytes = 1000
+
+func cutText(t string) string { return cut(t, maxNameBytes) }
+
+// cut returns a text in at most so many bytes; an ellipsis says that there was more.
+func cut(t string, most int) string {
+	if len(t) <= most {
 		return t
 	}
-	return strings.ToValidUTF8(t[:maxNameBytes], "") + "…"
+	return strings.ToValidUTF8(t[:most], "") + "…"
 }
-
-// maxNameBytes bounds the texts in the page. Longer ones are cut.
-const maxNameBytes = 1000

@@ -163,7 +163,7 @@ func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 		case infoOwn:
 			p.Own = bytesOf(kv.Value, p.Own)
 		}
-		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cutInfo(Printable(kv.Value))})
+		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cut(Printable(kv.Value), maxInfoBytes)})
 	}
 	return p
 }
@@ -212,13 +212,6 @@ func measured(v uint64) float64 {
 
 // maxInfoBytes bounds a fact; commands can be long.
 const maxInfoBytes = 16 << 10
-
-func cutInfo(t string) string {
-	if len(t) <= maxInfoBytes {
-		return t
-	}
-	return strings.ToValidUTF8(t[:maxInfoBytes], "") + "…"
-}
 
 func startOf(o pageOptions) pageStart {
 	state, unit, _ := strings.Cut(o.metric.String(), "_")

@@ -137,6 +137,9 @@ func around(lines []int, distance, count int) []span {
 	return spans
 }
 
+// maxSourceLine bounds a line of source in bytes. Longer ones are data.
+const maxSourceLine = 400
+
 // splitSource returns the lines of a text, printable and with tabs as blanks.
 func splitSource(text []byte) []string {
 	text = bytes.TrimSuffix(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), []byte("\n"))
@@ -145,7 +148,7 @@ func splitSource(text []byte) []string {
 	}
 	lines := strings.Split(string(text), "\n")
 	for i, line := range lines {
-		lines[i] = cutText(Printable(expandTabs(strings.TrimSuffix(line, "\r"))))
+		lines[i] = cut(Printable(expandTabs(strings.TrimSuffix(line, "\r"))), maxSourceLine)
 	}
 	return lines
 }
@@ -196,8 +199,12 @@ type sourceListing struct {
 
 func (l sourceListing) file(f *chosenFile) {
 	total := l.s.Total()[l.o.Metric]
-	l.out.paragraph(fmt.Sprintf("%s: %s %s on %s %s, %s", Printable(f.name), l.amount(f.value), state(l.o.Metric),
-		Count(int64(len(f.chosen))), plural(int64(len(f.chosen)), "line", "lines"), Percent(share(f.value, total))), l.o.Width)
+	title := Printable(f.name)
+	if !l.o.Cumulative { // what lines led to may count a block more than once
+		title += fmt.Sprintf(": %s %s on %s %s, %s", l.amount(f.value), state(l.o.Metric), Count(int64(len(f.chosen))),
+			plural(int64(len(f.chosen)), "line", "lines"), Percent(share(f.value, total)))
+	}
+	l.out.paragraph(title, l.o.Width)
 	source, err := l.o.Sources(f.name)
 	if err != nil {
 		l.out.paragraph("no source: "+Printable(err.Error()), l.o.Width)
