@@ -16,6 +16,9 @@ type Frame struct {
 	Addr   mem.Addr // of the frame
 	Offset int      // of the instruction, bytes; negative before the first
 	Line   int
+	// Entry tells that the interpreter's evaluating C function was called for this frame. From 3.11 on it evaluates also
+	// the frames inward of it, up to the next Entry: Python functions that Python functions have called.
+	Entry bool
 }
 
 // Walk reads a thread's Python stack, innermost frame first, with the target running. It is read until two readings
@@ -46,12 +49,17 @@ type rawFrame struct {
 	addr, code mem.Addr
 	instr      uint64 // as in the frame, sign-extended
 	owner      uint8
+	entry      bool
 }
 
 // chain reads the frames of a thread, shims left out.
 func (in *Interpreter) chain(r mem.Reader, t ThreadState) ([]rawFrame, error) {
 	l := in.Layout.Frame
 	a, err := in.innermost(r, t.Addr)
+	if err != nil {
+		return nil, err
+	}
+	callers, err := in.evaluations(r, t.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +83,48 @@ func (in *Interpreter) chain(r mem.Reader, t ThreadState) ([]rawFrame, error) {
 			if f.instr, err = in.instr(r, a); err != nil {
 				return nil, err
 			}
+			// The frame inward of one that called the evaluation anew was what it was called for; so is each one to 3.10.
+			if n := len(out); n > 0 && (callers[a] || !l.Owner.Known) {
+				out[n-1].entry = true
+			}
 			out = append(out, f)
+		} else if len(out) > 0 {
+			out[len(out)-1].entry = true // a shim stands behind the frame for which it was made
 		}
 		if a, err = mem.Pointer(r, l.Previous.From(a)); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) > 0 {
+		out[len(out)-1].entry = true
+	}
+	return out, nil
+}
+
+// evaluations are the frames at which each evaluation but the innermost stands, where _PyCFrame tells (3.11 and 3.12).
+func (in *Interpreter) evaluations(r mem.Reader, tstate mem.Addr) (map[mem.Addr]bool, error) {
+	l := in.Layout.Thread
+	if !l.CFrame.Known || l.Frame.Known {
+		return nil, nil
+	}
+	cframe, err := mem.Pointer(r, l.CFrame.From(tstate))
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[mem.Addr]bool)
+	for n := 0; cframe != 0; n++ {
+		if cframe%8 != 0 || n == maxFrames {
+			return nil, fmt.Errorf("C frame %d is at %v: %w", n, cframe, errTorn)
+		}
+		current, err := mem.Pointer(r, l.CFrameCurrent.From(cframe))
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 && current != 0 {
+			out[current] = true
+		}
+		const previous = 8 // behind the current frame, in both releases that have it
+		if cframe, err = mem.Pointer(r, l.CFrameCurrent.From(cframe)+previous); err != nil {
 			return nil, err
 		}
 	}
@@ -122,8 +169,11 @@ func (in *Interpreter) frames(r mem.Reader, chain []rawFrame) ([]Frame, error) {
 			}
 			codes[raw.code] = code
 		}
-		f := Frame{Code: code, Addr: raw.addr, Offset: in.byteOffset(raw, raw.code)}
+		f := Frame{Code: code, Addr: raw.addr, Offset: in.byteOffset(raw, raw.code), Entry: raw.entry}
 		if in.incomplete(raw, f) {
+			if n := len(out); n > 0 && raw.entry {
+				out[n-1].Entry = true
+			}
 			continue
 		}
 		if f.Line, ok = Line(in.Layout.Lines, code.FirstLine, code.LineTable, f.Offset); !ok {
