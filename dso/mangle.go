@@ -49,12 +49,12 @@ func (s source) names(name string) bool {
 	if !s.within(name) {
 		return false
 	}
-	if _, tail, ok := strings.Cut(name, "."); ok && !strings.HasPrefix(tail, "lto_priv.") && !strings.HasPrefix(tail, "llvm.") {
-		return false // a part of the function, or a variant that is called differently
+	for _, suffix := range []string{".lto_priv.", ".llvm."} {
+		name, _, _ = strings.Cut(name, suffix)
 	}
 	full := canonical(demangled(name))
 	switch {
-	case full == "":
+	case full == "", strings.Contains(full, "[clone"): // a part of the function, or a variant that is called differently
 		return false
 	case full == s.text:
 		return true

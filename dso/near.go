@@ -10,13 +10,17 @@ const (
 	maxNear     = 8       // names that a [NotFoundError] proposes
 	maxNearName = 64      // bytes of a name that is compared letter by letter
 	maxNearScan = 1 << 21 // names that are looked at
+
+	maxNearDemangled = 1 << 15 // names that are demangled to be looked at; libstdc++ has 6,000
 )
 
 // near proposes names that resemble the one that was not found: in the modules that were meant, then in all.
 func (s *Symbols) near(q query) []string {
-	c := closest{wanted: strings.ToLower(lastName(q.name)), left: maxNearScan, best: make(map[string]int)}
+	c := closest{path: strings.ToLower(canonical(withoutTail(q.name))), best: make(map[string]int), left: maxNearScan,
+		demangle: maxNearDemangled}
+	c.last = lastName(c.path)
 	for _, m := range q.modules {
-		c.module(m, "")
+		c.module(m)
 	}
 	if q.within { // the name may be right and the module wrong
 		for _, m := range s.modules {
@@ -35,55 +39,66 @@ func (s *Symbols) near(q query) []string {
 	return names[:min(len(names), maxNear)]
 }
 
-// lastName is what follows the last "::" or ":" of a name, without parameters.
-func lastName(name string) string {
-	name = withoutTail(name)
-	return name[strings.LastIndexByte(name, ':')+1:]
-}
+// lastName is what follows the last "::" or ":" of a name without parameters.
+func lastName(name string) string { return name[strings.LastIndexByte(name, ':')+1:] }
 
 // closest collects names by their distance from a wanted one.
 type closest struct {
-	wanted string // lower case
-	left   int
-	best   map[string]int
+	path, last string // the wanted one, whole and its last part, in lower case
+	best       map[string]int
+	left       int // names still to be looked at
+	demangle   int // and to be demangled
 }
 
-// module looks at a module's exports, and at its full table if that was read before or for the lookup.
-func (c *closest) module(m *Module, prefix string) {
+// module looks at a module's exports and at its full table.
+func (c *closest) module(m *Module) {
 	for _, read := range []func() (*table, error){m.exportTable, m.fullTable} {
 		t, err := read()
 		if err != nil {
 			continue
 		}
 		for i := range t.len() {
-			raw := t.raw(i)
 			if c.left--; c.left < 0 {
 				return
 			}
+			raw := t.raw(i)
 			if !isDefinition(raw) {
 				continue
 			}
 			name, _, _ := strings.Cut(t.name(raw.Name), "@")
-			c.consider(prefix, name)
+			c.consider(name)
 		}
 	}
 }
 
-func (c *closest) consider(prefix, name string) {
+// consider compares a name with the wanted one. Of what was wanted with its namespace, the namespace counts too.
+func (c *closest) consider(name string) {
 	plain := name
 	if mangled(name) {
-		if !strings.Contains(strings.ToLower(name), c.wanted) {
+		if c.demangle--; c.demangle < 0 {
 			return
 		}
 		if name = Demangle(name); name == "" {
 			return
 		}
-		plain = lastName(name)
-	}
-	if d, ok := distance(c.wanted, strings.ToLower(plain)); ok {
-		if old, known := c.best[prefix+name]; !known || d < old {
-			c.best[prefix+name] = d
+		plain = strings.ToLower(canonical(withoutTail(name)))
+		if d, ok := distance(c.path, plain); ok {
+			c.keep(name, d)
+			return
 		}
+		plain = lastName(plain)
+	}
+	if d, ok := distance(c.last, strings.ToLower(plain)); ok {
+		if c.path != c.last {
+			d += 2
+		}
+		c.keep(name, d)
+	}
+}
+
+func (c *closest) keep(name string, d int) {
+	if old, known := c.best[name]; !known || d < old {
+		c.best[name] = d
 	}
 }
 
