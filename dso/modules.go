@@ -188,8 +188,7 @@ type link struct{ bias, dynamic mem.Addr }
 // links follows the loader's list: DT_DEBUG of the program points to r_debug {int version; link_map *map@8; ...}, each
 // link_map is {l_addr, l_name, l_ld, l_next, l_prev} (link.h, the same in glibc and musl). The list changes under us
 // while the target loads a library, so it ends quietly at what cannot be read.
-//
-// A loader that was called as a program (ld.so PROGRAM) is the program to the kernel, and another module has DT_DEBUG.
+// Where the loader itself was called as a program, another module than the first has DT_DEBUG.
 func (s *scan) links() []link {
 	i := slices.IndexFunc(s.modules, func(m *Module) bool { return m.dynamic.debug != 0 })
 	if i < 0 {
@@ -219,6 +218,8 @@ func (s *scan) links() []link {
 
 // order puts the modules in the loader's order, and adds those that only the loader knows of: a program that moved its
 // code to huge pages has no executable mapping of the file any more.
+//
+// The loader's first is the program. The kernel takes for it a loader that was called as one (ld.so PROGRAM).
 func (s *scan) order(links []link) {
 	rank := make(map[*Module]int)
 	for i, l := range links {
@@ -234,6 +235,9 @@ func (s *scan) order(links []link) {
 				rank[m], m.listed = i+1, true
 			}
 		}
+	}
+	if i := slices.IndexFunc(s.modules, func(m *Module) bool { return rank[m] == 1 }); i > 0 {
+		s.modules[0].Main, s.modules[i].Main = false, true
 	}
 	place := func(m *Module) int {
 		switch {
