@@ -64,7 +64,7 @@ func (u *Unwinder) stepInstructions(regs *Regs, memory mem.Reader) (caller, bool
 		if err != nil || w.sp < regs.SP {
 			continue
 		}
-		if _, ok := u.returns(pc, memory); ok {
+		if u.comesBack(pc, memory) {
 			ways = append(ways, w)
 		}
 	}
@@ -120,47 +120,141 @@ func (u *Unwinder) waysOut(first path, memory mem.Reader) []way {
 	return ways
 }
 
+// maxDecoded bounds how many instructions are kept decoded, at some 150 bytes each.
+const maxDecoded = 1 << 14
+
+// decode decodes the instruction at a.
+func (u *Unwinder) decode(a mem.Addr, memory mem.Reader) (x86asm.Inst, bool) {
+	if in, ok := u.decoded[a]; ok {
+		return in, in.Len > 0
+	}
+	if !u.executable(a) {
+		return x86asm.Inst{}, false
+	}
+	in, ok := u.disassemble(a, memory)
+	if !ok {
+		in.Len = 0
+	}
+	if u.part(a) != nil { // what a JIT compiler wrote may be something else the next time
+		if len(u.decoded) >= maxDecoded {
+			clear(u.decoded)
+		}
+		u.decoded[a] = in
+	}
+	return in, ok
+}
+
+func (u *Unwinder) disassemble(a mem.Addr, memory mem.Reader) (x86asm.Inst, bool) {
+	const longest = 15
+	b := u.code(a, longest, memory)
+	if b == nil {
+		b = u.code(a, int(pageSize-a%pageSize), memory) // the last page
+	}
+	if bytes.HasPrefix(b, []byte(endbr64)) {
+		return x86asm.Inst{Op: x86asm.NOP, Len: len(endbr64)}, true
+	}
+	if n := vectorLength(b); n > 0 {
+		return x86asm.Inst{Op: x86asm.NOP, Len: n}, true
+	}
+	in, err := x86asm.Decode(b, 64)
+	return in, err == nil && in.Op != 0
+}
+
 // follow executes the instruction at a path's end. It gives the paths that continue from there, or that the function
 // returns here. Where it cannot tell what the instruction does to the stack, the path is not followed further.
 func (u *Unwinder) follow(p path, memory mem.Reader) (next []path, end, ok bool) {
-	if !u.executable(p.pc) {
-		return nil, false, false
-	}
-	const longest = 15
-	b := u.code(p.pc, longest, memory)
-	if b == nil {
-		b = u.code(p.pc, int(pageSize-p.pc%pageSize), memory) // the last page
-	}
-	if bytes.HasPrefix(b, []byte(endbr64)) {
-		p.pc += mem.Addr(len(endbr64))
-		return []path{p}, false, true
-	}
-	in, err := x86asm.Decode(b, 64)
-	if err != nil || in.Op == 0 {
+	in, ok := u.decode(p.pc, memory)
+	if !ok {
 		return nil, false, false
 	}
 	after := p.pc + mem.Addr(in.Len)
 	p.pc = after
-	switch in.Op {
-	case x86asm.RET:
+	switch {
+	case in.Op == x86asm.RET:
 		return nil, in.Args[0] == nil, false
-	case x86asm.HLT, x86asm.UD2, x86asm.INT, x86asm.LRET, x86asm.IRETQ, x86asm.SYSEXIT, x86asm.SYSRET, x86asm.ENTER:
-		return nil, false, false
-	case x86asm.CALL:
+	case in.Op == x86asm.CALL:
 		return []path{p}, false, true // it comes back with the same stack, and gives back what has to be given back
+	case in.Op == x86asm.JMP || endsFlow(in.Op) || in.Op == x86asm.ENTER:
+		to, is := in.Args[0].(x86asm.Rel)
+		if !is || in.Op != x86asm.JMP {
+			return nil, false, false
+		}
+		p.pc = after + mem.Addr(int64(to))
+		return []path{p}, false, true
 	}
 	if to, is := in.Args[0].(x86asm.Rel); is {
 		branch := p
 		branch.pc = after + mem.Addr(int64(to))
-		if in.Op == x86asm.JMP {
-			return []path{branch}, false, true
-		}
 		return []path{p, branch}, false, true
 	}
-	if in.Op == x86asm.JMP || !p.execute(&in, memory) {
+	if !p.execute(&in, memory) {
 		return nil, false, false
 	}
 	return []path{p}, false, true
+}
+
+// endsFlow reports whether what stands behind the instruction does not run after it.
+func endsFlow(op x86asm.Op) bool {
+	switch op {
+	case x86asm.RET, x86asm.LRET, x86asm.JMP, x86asm.HLT, x86asm.UD2, x86asm.INT, x86asm.IRETQ, x86asm.SYSEXIT,
+		x86asm.SYSRET:
+		return true
+	}
+	return false
+}
+
+// prologues are the ways to set up a frame pointer: push %rbp; mov %rsp, %rbp in both encodings.
+var prologues = [...]string{"\x55\x48\x89\xe5", "\x55\x48\x8b\xec"}
+
+// framed reports whether the function that PC is in has set up RBP as its frame pointer: its prologue stands before PC,
+// and from there to PC the code is one function's.
+func (u *Unwinder) framed(regs *Regs, memory mem.Reader) bool {
+	const far = 16 << 10
+	window := mem.Addr(far)
+	for ; window > 64 && u.code(regs.PC-window, int(window), memory) == nil; window /= 2 {
+	}
+	code := u.code(regs.PC-window, int(window), memory)
+	for try := 0; try < 4 && code != nil; try++ {
+		last := -1
+		for _, p := range prologues {
+			last = max(last, bytes.LastIndex(code, []byte(p)))
+		}
+		if last < 0 {
+			return false
+		}
+		if one, sure := u.oneFunction(regs.PC-window+mem.Addr(last), regs.PC, memory); sure {
+			return one
+		}
+		code = code[:last] // it was the end of another instruction
+	}
+	return false
+}
+
+// oneFunction decodes from a prologue to pc, and reports whether there is no sign of another function's beginning
+// between; sure is false where the instructions don't lead to pc.
+func (u *Unwinder) oneFunction(prologue, pc mem.Addr, memory mem.Reader) (one, sure bool) {
+	const alignment = 16
+	ended := false // the flow of instructions has ended, and only padding has come since
+	for a := prologue; a < pc; {
+		in, ok := u.decode(a, memory)
+		if !ok {
+			return false, false
+		}
+		a += mem.Addr(in.Len)
+		switch {
+		case endsFlow(in.Op) || in.Op == x86asm.CALL && a%alignment == 0:
+			ended = true
+		case in.Op != x86asm.NOP:
+			ended = false
+		}
+		if ended && a%alignment == 0 {
+			return false, true
+		}
+		if a > pc {
+			return false, false
+		}
+	}
+	return true, true
 }
 
 // execute does what an instruction does to the stack pointer, RBP and the registers to be given back; false where that

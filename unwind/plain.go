@@ -15,7 +15,7 @@ func (u *Unwinder) stepPlain(regs *Regs, memory mem.Reader) (caller, error) {
 	if u.isSigreturn(regs, memory) {
 		return stepSignal(regs, memory)
 	}
-	if !u.executable(regs.PC) {
+	if !u.executable(regs.Lookup()) {
 		return u.stepNoCode(regs, memory)
 	}
 	for _, step := range []func(*Unwinder, *Regs, mem.Reader) (caller, bool){
@@ -25,12 +25,24 @@ func (u *Unwinder) stepPlain(regs *Regs, memory mem.Reader) (caller, error) {
 			return c, nil
 		}
 	}
-	// ABI, section 3.4.1: "The content of this register is unspecified at process initialization time, but the user code
-	// should mark the deepest stack frame by setting the frame pointer to zero"; clone's threads begin so as well.
-	if rbp, known := regs.Register(RBP); known && rbp == 0 && regs.Return {
+	if u.isStart(regs, memory) {
 		return caller{}, ErrOutermost
 	}
 	return caller{}, ErrNoCFI
+}
+
+// isStart reports whether the frame is where a thread began. RBP is zero there: the ABI wants it so (section 3.4.1),
+// _start and clone make it so shortly before they call something, and the loader's _start, which calls at once, has it
+// from the kernel.
+func (u *Unwinder) isStart(regs *Regs, memory mem.Reader) bool {
+	const near, call = 64, 5
+	rbp, known := regs.Register(RBP)
+	if !known || rbp != 0 || !regs.Return {
+		return false
+	}
+	code := u.code(regs.PC-near, near, memory)
+	return bytes.Contains(code, []byte("\x31\xed")) || // xor %ebp, %ebp
+		code != nil && bytes.HasSuffix(code[:near-call], []byte("\x48\x89\xe7")) // mov %rsp, %rdi
 }
 
 // sigreturns are the ways to call rt_sigreturn: the first is glibc's, musl's and Go's.
@@ -120,6 +132,14 @@ func indirectCall(b []byte) bool {
 	return n == len(b)
 }
 
+// comesBack reports whether a can be where a function returns to: behind a call, or the rt_sigreturn of a handler.
+func (u *Unwinder) comesBack(a mem.Addr, memory mem.Reader) bool {
+	if _, ok := u.returns(a, memory); ok {
+		return true
+	}
+	return u.executable(a) && (u.isSigreturn(&Regs{PC: a, Return: true}, memory) || u.rowAt(a).signal)
+}
+
 // stepNoCode makes the step of a thread that has called what is no code, for example address 0: nothing has happened
 // since the call.
 func (u *Unwinder) stepNoCode(regs *Regs, memory mem.Reader) (caller, error) {
@@ -155,7 +175,7 @@ func (u *Unwinder) stepLeaf(regs *Regs, memory mem.Reader) (caller, bool) {
 }
 
 // stepFramePointer makes the step of a function that keeps RBP as its frame pointer: the caller's RBP is at RBP, and
-// the return address behind it.
+// the return address behind it. That RBP is not merely what another function left there has to be seen in the code.
 func (u *Unwinder) stepFramePointer(regs *Regs, memory mem.Reader) (caller, bool) {
 	rbp, known := regs.Register(RBP)
 	if !known || rbp%8 != 0 || mem.Addr(rbp) < regs.SP {
@@ -169,7 +189,7 @@ func (u *Unwinder) stepFramePointer(regs *Regs, memory mem.Reader) (caller, bool
 	if outer != 0 && outer <= rbp {
 		return caller{}, false // not a chain of frames
 	}
-	if _, ok := u.returns(pc, memory); !ok {
+	if !u.comesBack(pc, memory) || !u.framed(regs, memory) {
 		return caller{}, false
 	}
 	// What the function did with the other registers nobody knows.

@@ -1,10 +1,10 @@
 package unwind_test
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -47,6 +47,7 @@ type stepper struct {
 	regs   unix.PtraceRegs
 	ended  bool
 	steps  int
+	jumps  []mismatch // where several frames were left at once, and the stacks after that
 }
 
 // call is a call that has not returned: where to, and where on the stack that is noted. For the first of a signal's
@@ -101,8 +102,26 @@ func (s *stepper) reload() {
 		s.t.Fatal(err)
 	}
 	s.mods = mods
-	s.unw = unwind.New(mods, s.memory, unwind.Options{})
+	s.unw = unwind.New(mods, s.memory, unwind.Options{Section: section})
 	clear(s.kinds)
+}
+
+// section reads a section of a module's file.
+func section(m *dso.Module, name string) ([]byte, uint64, error) {
+	if !filepath.IsAbs(m.Path) {
+		return nil, 0, nil
+	}
+	f, err := elf.Open(m.Path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	sec := f.Section(name)
+	if sec == nil {
+		return nil, 0, nil
+	}
+	data, err := sec.Data()
+	return data, sec.Addr, err
 }
 
 // fromPtrace converts what ptrace gives.
@@ -161,8 +180,12 @@ func (s *stepper) next() bool {
 	case in.Op == x86asm.SYSCALL && (was.Rax == unix.SYS_MMAP || was.Rax == unix.SYS_MPROTECT || was.Rax == unix.SYS_MUNMAP):
 		s.reload()
 	}
-	for n := len(*top); n > 0 && (*top)[n-1].at < mem.Addr(s.regs.Rsp) && !(*top)[n-1].signal; n-- {
+	depth := len(*top)
+	for n := depth; n > 0 && (*top)[n-1].at < mem.Addr(s.regs.Rsp) && !(*top)[n-1].signal; n-- {
 		*top = (*top)[:n-1]
+	}
+	if depth-len(*top) > 1 {
+		s.jumps = append(s.jumps, mismatch{step: s.steps, got: s.want()})
 	}
 	return true
 }
@@ -227,7 +250,7 @@ func (s *stepper) got() ([]unwind.Frame, []mem.Addr, error) {
 func (s *stepper) where(a mem.Addr) string {
 	for _, m := range s.mods {
 		if m.Contains(a) {
-			return fmt.Sprintf("%s+%#x", filepath.Base(m.Path), a-m.Bias)
+			return fmt.Sprintf("%s+%#x", filepath.Base(m.Path), uint64(a-m.Bias))
 		}
 	}
 	return a.String()
@@ -241,37 +264,113 @@ func (s *stepper) describe(pcs []mem.Addr) string {
 	return b.String()
 }
 
-func TestShadowStack(t *testing.T) {
-	if os.Getenv("SHADOW") == "" {
-		t.Skip("dev")
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	bin := build(t, "gcc", "walk.c", "-O2")
-	s := step(t, bin)
-	r := rand.New(rand.NewPCG(1, 2))
-	compared, bad, honest := 0, 0, 0
-	ends := map[string]int{}
+// mismatch is a stack that was not found as it is. Within longjmp it may already be the one that will be.
+type mismatch struct {
+	step int
+	got  []mem.Addr
+	text string
+}
+
+// tally is what comparing has come to.
+type tally struct {
+	compared, early, missing int // stacks; those that ended early; those that did so more than a few frames below the end
+	wrong                    []mismatch
+	reasons                  map[string]int
+	hows                     map[unwind.Rule]int
+}
+
+// compareAll runs the program to its end and compares the stacks that it has on the way: every one for a share of 1.
+func (s *stepper) compareAll(share int) tally {
+	c := tally{reasons: map[string]int{}, hows: map[unwind.Rule]int{}}
+	seed := rand.Uint64()
+	s.t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
 	for s.next() {
-		if r.IntN(1) != 0 {
-			continue
-		}
-		frames, got, err := s.got()
-		compared++
-		if want := s.want(); !slices.Equal(got, want) {
-			var end *unwind.EndError
-			if errors.As(err, &end) && len(got) <= len(want) && slices.Equal(got, want[:len(got)]) {
-				honest++
-				ends[s.where(end.PC)+" "+err.Error()]++
-				continue
-			}
-			if bad++; bad < 10 {
-				t.Errorf("step %d: found%s\nwant%s\n%v %v", s.steps, s.describe(got), s.describe(want), err, frames[len(frames)-1].How)
-			}
+		if random.IntN(share) == 0 {
+			s.compare(&c)
 		}
 	}
-	t.Logf("%d steps, %d compared, %d wrong, %d ended early", s.steps, compared, bad, honest)
-	for e, n := range ends {
-		t.Log(n, e)
+	// libc's longjmp describes the frame that it goes to as soon as it has loaded the first of its registers.
+	c.wrong = slices.DeleteFunc(c.wrong, func(m mismatch) bool {
+		return slices.ContainsFunc(s.jumps, func(j mismatch) bool {
+			return max(j.step-m.step, m.step-j.step) < 20 && (len(m.got) < 2 || slices.Equal(m.got[2:], j.got[1:]))
+		})
+	})
+	return c
+}
+
+func (s *stepper) compare(c *tally) {
+	c.compared++
+	frames, got, err := s.got()
+	for _, f := range frames {
+		c.hows[f.How]++
+	}
+	want := s.want()
+	if slices.Equal(got, want) && err == nil {
+		return
+	}
+	if len(c.wrong) > 100 {
+		s.t.Fatal("too many stacks are wrong")
+	}
+	var end *unwind.EndError
+	if len(got) > len(want) || !slices.Equal(got, want[:len(got)]) || !errors.As(err, &end) ||
+		!errors.Is(err, unwind.ErrNoCFI) {
+		c.wrong = append(c.wrong, mismatch{s.steps, got,
+			fmt.Sprintf("found%s\nis%s\n%v", s.describe(got), s.describe(want), err)})
+		return
+	}
+	c.early++
+	if len(want)-len(got) > 4 {
+		c.missing++
+	}
+	c.reasons[s.where(end.PC)+" "+end.Err.Error()]++
+}
+
+// Stacks at every moment of a program's life, from the loader's first instruction to exit, are those that its call and
+// return instructions make.
+func TestShadowStack(t *testing.T) {
+	t.Parallel()
+	share := 5
+	if testing.Short() {
+		share = 100
+	}
+	for _, c := range []struct {
+		compile []string
+		early   float64 // the share of stacks that may end early, for want of CFI
+		missing float64 // the share of those that may lack more than a few frames
+	}{
+		// The loader's first instructions have no CFI, nor has what a static program runs before main.
+		{[]string{"gcc", "-O1", "-Wl,-z,lazy"}, 0.005, 0.005},
+		{[]string{"gcc", "-O3", "-fomit-frame-pointer", "-fcf-protection=full", "-Wl,-z,lazy,-z,ibtplt"}, 0.005, 0.005},
+		{[]string{"gcc", "-O2", "-static"}, 0.01, 0.01},
+		{[]string{"gcc", "-O2", "-static-pie"}, 0.01, 0.01},
+		{[]string{"gcc", "-O2", "-fno-asynchronous-unwind-tables", "-fno-omit-frame-pointer"}, 0.02, 1},
+		{[]string{"gcc", "-O2", "-fno-asynchronous-unwind-tables"}, 0.02, 1},
+		// musl is built without, so that a stack ends where a function that never returns has made a call: main's
+		// caller.
+		{[]string{"musl-gcc", "-O2"}, 1, 0.1},
+		{[]string{"musl-gcc", "-O2", "-static"}, 1, 0.1},
+	} {
+		t.Run(strings.Join(c.compile, " "), func(t *testing.T) {
+			t.Parallel()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			s := step(t, build(t, c.compile[0], "walk.c", c.compile[1:]...))
+			result := s.compareAll(share)
+			t.Logf("%d steps, %d compared, %d ended early, %d of them far from the end, %v", s.steps, result.compared,
+				result.early, result.missing, result.hows)
+			for reason, n := range result.reasons {
+				t.Log(n, reason)
+			}
+			for _, m := range result.wrong[:min(3, len(result.wrong))] {
+				t.Errorf("step %d: %s", m.step, m.text)
+			}
+			if got := float64(result.early) / float64(result.compared); got > c.early {
+				t.Errorf("%v of the stacks ended early, want %v at most", got, c.early)
+			}
+			if got := float64(result.missing) / float64(result.compared); got > c.missing {
+				t.Errorf("%v of the stacks lack several frames, want %v at most", got, c.missing)
+			}
+		})
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"sort"
 
+	"golang.org/x/arch/x86/x86asm"
+
 	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/mem"
 )
@@ -84,6 +86,7 @@ type Unwinder struct {
 	stack   *pages // of the stack that is being walked
 	parts   []part // by start
 	rows    map[mem.Addr]*row
+	decoded map[mem.Addr]x86asm.Inst // Len 0: not an instruction
 }
 
 // part is a segment and its module.
@@ -102,7 +105,8 @@ type row struct {
 
 // New makes an unwinder for a process with these modules. It reads nothing yet.
 func New(mods []*dso.Module, r mem.Reader, o Options) *Unwinder {
-	u := &Unwinder{reader: r, options: o, cfi: newPages(r), stack: newPages(r), rows: map[mem.Addr]*row{}}
+	u := &Unwinder{reader: r, options: o, cfi: newPages(r), stack: newPages(r), rows: map[mem.Addr]*row{},
+		decoded: map[mem.Addr]x86asm.Inst{}}
 	for _, m := range mods {
 		own := &module{Module: m}
 		for _, s := range m.Segments {
@@ -166,7 +170,9 @@ func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
 
 func (u *Unwinder) end(pc mem.Addr, cause error) error {
 	e := &EndError{PC: pc, Err: cause}
-	if p := u.part(pc); p != nil {
+	if p := u.part(pc - 1); p != nil { // a return address may be behind the last call of a module
+		e.Module = p.module.Path
+	} else if p = u.part(pc); p != nil {
 		e.Module = p.module.Path
 	}
 	return e
