@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/heaptap/heaptap/call"
@@ -281,36 +280,4 @@ func sessionRegisters(s *call.Session) func() (*Registers, error) {
 		}
 		return regs, nil
 	}
-}
-
-// Locate finds what an address, a symbol with an offset ("malloc+16", "libc.so.6!environ"), or an expression that calls
-// nothing ("$rsp+8", "&buffer[2]") stands for. size is the symbol's, 0 where it has none. Registers are those of the
-// process's first thread.
-func (p *Process) Locate(ctx context.Context, place string) (a mem.Addr, size uint64, err error) {
-	if n, err := strconv.ParseUint(place, 0, 64); err == nil {
-		return mem.Addr(n), 0, nil
-	}
-	job, err := p.prepare(ctx, []string{place}, Options{})
-	if err != nil {
-		return 0, 0, err
-	}
-	if f, err := job.machine.Lookup(place); err == nil && f.Kind != cexpr.Constant {
-		return f.Addr, f.Size, nil
-	}
-	if len(job.planned) > 0 {
-		return 0, 0, fmt.Errorf("%s calls a function: an address is only looked up", place)
-	}
-	var env cexpr.Env
-	out := &Evaluation{}
-	if err := job.run(job.machine, &env, out); err != nil {
-		return 0, 0, err
-	}
-	if len(out.Outcomes) == 0 {
-		return 0, 0, fmt.Errorf("%s is no address", place)
-	}
-	v := out.Outcomes[len(out.Outcomes)-1].Value
-	if v.Type == nil || len(v.Bytes) > wordSize {
-		return 0, 0, fmt.Errorf("%s is no address", place)
-	}
-	return mem.Addr(Register{Bytes: v.Bytes}.Uint64()), 0, nil
 }

@@ -30,16 +30,22 @@ func viewPython(p *proc.Process, r mem.Reader, symbols *dso.Symbols) *pythonView
 	if v.module == nil {
 		return nil
 	}
-	in, err := cpython.Find(p, r)
-	if err != nil {
-		return v // one that is not supported; its functions can be called all the same
+	// One that is not supported has functions that can be called all the same.
+	if in, err := cpython.Find(p, r); err == nil {
+		v = viewInterpreter(p, r, in)
 	}
-	maps, err := p.Maps()
-	if err != nil {
-		return v
+	return v
+}
+
+// viewInterpreter is the view of an interpreter that was found; nil of none.
+func viewInterpreter(p *proc.Process, r mem.Reader, in *cpython.Interpreter) *pythonView {
+	if in == nil {
+		return nil
 	}
-	v.interpreter, v.module = in, in.Module
-	v.place = in.CurrentThreadStateAt(r, maps)
+	v := &pythonView{reader: r, interpreter: in, module: in.Module}
+	if maps, err := p.Maps(); err == nil {
+		v.place = in.CurrentThreadStateAt(r, maps)
+	}
 	return v
 }
 

@@ -40,7 +40,7 @@ type Stack struct {
 	End error
 	// Python holds the thread's Python frames, innermost first; nil for a thread without.
 	Python []cpython.Frame
-	GIL    bool  // the thread holds the interpreter's lock, or is attached to it
+	GIL    GIL   // whether the thread holds the interpreter's lock, or is attached to it
 	PyErr  error // why the Python frames could not be read
 }
 
@@ -79,7 +79,7 @@ type caught struct {
 	state  string
 	memory overlay
 	python []cpython.Frame
-	gil    bool
+	gil    GIL
 	pyErr  error
 }
 
@@ -95,7 +95,8 @@ func (p *Process) stacks(ctx context.Context, o StackOptions) (*Stacks, error) {
 			out.Notes = append(out.Notes, "no Python frames: "+err.Error())
 		}
 	}
-	threads, report, err := p.catch(ctx, o, out.Python)
+	view := viewInterpreter(p.process, p.memory, out.Python)
+	threads, report, err := p.catch(ctx, o, view)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +111,7 @@ func (p *Process) stacks(ctx context.Context, o StackOptions) (*Stacks, error) {
 func isNoPython(err error) bool { return errors.As(err, new(*cpython.NotPythonError)) }
 
 // catch copies what the stacks are made of, with every thread stopped.
-func (p *Process) catch(ctx context.Context, o StackOptions, python *cpython.Interpreter) (
-	[]caught, call.Report, error) {
+func (p *Process) catch(ctx context.Context, o StackOptions, python *pythonView) ([]caught, call.Report, error) {
 	p.stops.Lock()
 	defer p.stops.Unlock()
 	plan, err := call.Prepare(p.process, call.Options{Timeout: o.Timeout})
@@ -128,10 +128,12 @@ func (p *Process) catch(ctx context.Context, o StackOptions, python *cpython.Int
 			if o.Tid != 0 && t.Tid != o.Tid {
 				continue
 			}
-			out = append(out, caught{StoppedThread: t, memory: copyStack(p.memory, maps, t.SP)})
+			out = append(out, caught{
+				StoppedThread: t, memory: copyStack(p.memory, maps, t.SP), gil: python.holds(&t.Regs),
+			})
 		}
 		if python != nil {
-			catchPython(python, p.memory, out)
+			catchPython(python.interpreter, p.memory, out)
 		}
 		return nil
 	})
@@ -275,7 +277,7 @@ func stateText(t *call.StoppedThread) string {
 	case t.Held:
 		return "held"
 	case t.Regs.InSyscall():
-		return "in " + syscallName(t.Regs.Syscall())
+		return "in " + SyscallName(t.Regs.Syscall())
 	}
 	return "running"
 }

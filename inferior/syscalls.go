@@ -11,8 +11,8 @@ type syscallRun struct {
 	names string
 }
 
-// syscallName is the name of a system call, "system call N" where it has none here.
-func syscallName(nr uint64) string {
+// SyscallName is the name of a system call, "system call N" where it has none here.
+func SyscallName(nr uint64) string {
 	for _, run := range syscallRuns {
 		if nr < run.first {
 			break

@@ -40,6 +40,7 @@ const (
 	groupLook   = "look"
 	groupTrack  = "track"
 	groupReport = "report"
+	groupAct    = "act"
 )
 
 func (a *app) root() *cobra.Command {
@@ -73,11 +74,13 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupLook, Title: "Look around:"},
 		&cobra.Group{ID: groupTrack, Title: "Track a process:"},
-		&cobra.Group{ID: groupReport, Title: "Read a snapshot:"})
+		&cobra.Group{ID: groupReport, Title: "Read a snapshot:"},
+		&cobra.Group{ID: groupAct, Title: "Act on any process, Python or not:"})
 	root.AddCommand(
 		a.psCommand(), a.doctorCommand(), a.demoCommand(),
 		a.attachCommand(), a.statusCommand(), a.dumpCommand(), a.detachCommand(), a.repairCommand(),
 		a.reportCommand(),
+		a.callCommand(), a.stackCommand(), a.symbolsCommand(), a.regsCommand(), a.peekCommand(), a.pokeCommand(),
 		exitCodesTopic(), jsonTopic())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd()

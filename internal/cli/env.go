@@ -24,6 +24,7 @@ type Env struct {
 	Sleep  func(context.Context, time.Duration) error // returns the context's error when that ends first
 	Term   Terminal
 	Engine Engine
+	Open   func(pid int) (Inferior, error) // for the commands that act on any process
 	// Interruptible derives a context that ends with the first SIGINT or SIGTERM. After stop, signals act as if
 	// heaptap had never asked for them.
 	Interruptible func(context.Context) (ctx context.Context, stop context.CancelFunc)
@@ -57,6 +58,7 @@ func System() Env {
 		Sleep:         sleep,
 		Term:          systemTerminal(),
 		Engine:        liveEngine{},
+		Open:          openLive,
 		Interruptible: untilSignal,
 	}
 }

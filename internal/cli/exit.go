@@ -18,6 +18,9 @@ const (
 	ExitUnwritable
 	ExitFindings
 	ExitNotRestored
+	ExitBadExpression
+	ExitNotSafe
+	ExitCallFailed
 	ExitInterrupted ExitCode = 130
 )
 
@@ -39,5 +42,8 @@ var exitCodes = []struct {
 	{ExitUnwritable, "the output cannot be written; nothing was left under its name"},
 	{ExitFindings, "doctor found something that would stop an attach"},
 	{ExitNotRestored, "the process could not be restored fully: look at the message"},
+	{ExitBadExpression, "an expression is wrong, or names what is not there"},
+	{ExitNotSafe, "no thread is where the function may be called, or code is in use: nothing was done"},
+	{ExitCallFailed, "the called function crashed, did not return in time or left; the process goes on"},
 	{ExitInterrupted, "stopped by Ctrl-C or another signal"},
 }

@@ -42,6 +42,8 @@ func rules() []rule {
 			return []string{cmp.Or(e.Hint, "`"+e.Command+" --help` shows how")}
 		}),
 		as(ExitFindings, func(*findings) []string { return nil }),
+		{code: ExitCallFailed, match: calleeFailed},
+		{code: ExitNotSafe, match: notSafe},
 
 		is(ExitNoProcess, proc.ErrReused,
 			"the process ended and its pid went to another: `heaptap ps` lists who is there now"),
@@ -89,6 +91,7 @@ func rules() []rule {
 		as(ExitNotTracked, func(*agent.BadTablesError) []string {
 			return []string{"something in the process has written into heaptap's tables; `heaptap detach PID` removes them"}
 		}),
+		{code: ExitBadExpression, match: badExpression},
 		as(ExitFailure, func(*call.FaultError) []string {
 			return []string{"the process goes on as before; `heaptap repair PID` removes what may be left"}
 		}),
