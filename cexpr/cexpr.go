@@ -13,6 +13,7 @@ package cexpr
 type Program struct {
 	src        string
 	statements []statement
+	ambiguous  []string // names that are variables here, unless the Machine knows them as types
 }
 
 // Env holds what expressions leave for later ones: results $1, $2… and named variables. The zero value is empty.
