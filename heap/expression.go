@@ -61,7 +61,7 @@ type property struct {
 
 func properties() []property {
 	return []property{
-		{name: "type", axis: typeAxis, names: dottedName},
+		{name: "type", axis: typeAxis, names: typeName},
 		{name: "module", axis: stackAxis, names: moduleName, frame: true},
 		{name: "file", axis: stackAxis, names: filePath, frame: true},
 		{name: "func", axis: stackAxis, names: dottedName, frame: true},

@@ -28,7 +28,7 @@ func shop() *Snapshot {
 	rec(1000, 100, b.Stack(main, get, keep), "obj", "MainThread (4711)", "dict", 60)
 	rec(2000, 50, b.Stack(main, get, keep), "obj", "worker (4712) and 2 before it", "app.models.User", 300)
 	rec(3000, 3000, b.Stack(main, get, loads), "mem", "worker (4712)", "", 0)
-	rec(400, 40, b.Stack(main, frozen), "obj", "MainThread (4711)", "str", 3600)
+	rec(400, 40, b.Stack(main, frozen), "obj", "MainThread (4711)", "str (utf8)", 3600)
 	rec(50, 10, b.Stack(main, array), "obj", "MainThread (4711)", "numpy.ndarray", 5)
 	rec(6, 6, None, "raw", "", "", UnknownAge)
 	return s
@@ -54,6 +54,10 @@ func TestFilter(t *testing.T) {
 		{FilterSpec{Type: []string{"dict"}}, []int64{1000}},
 		{FilterSpec{Type: []string{"builtins.dict", "User"}}, []int64{1000, 2000}},
 		{FilterSpec{Type: []string{"models.User"}}, []int64{2000}},
+		{FilterSpec{Type: []string{"ndarray"}}, []int64{50}},
+		{FilterSpec{Type: []string{"ndarray (data)"}}, nil},
+		{FilterSpec{Type: []string{"str (utf8)"}}, []int64{400}},
+		{FilterSpec{Type: []string{"s*r"}}, []int64{400}},
 		{FilterSpec{Type: []string{"!User", "!dict"}}, []int64{6, 50, 400, 3000}},
 		{FilterSpec{Type: []string{"-"}}, []int64{6, 3000}},
 		{FilterSpec{Type: []string{"app.*"}}, []int64{2000}},
@@ -89,7 +93,7 @@ func TestFilter(t *testing.T) {
 		{where(`type == "dict" && age > 60s && size >= 100 && !(file ~ "site-packages")`), []int64{1000}},
 		{where(`type == "dict" || type == "str" && size < 50`), []int64{400, 1000}},
 		{where(`(type == "dict" || type == "str") && size < 50`), []int64{400}},
-		{where(`type ~ "^(dict|str)$"`), []int64{400, 1000}},
+		{where(`type ~ "^(dict|str)"`), []int64{400, 1000}},
 		{where(`type !~ "[a-z]"`), []int64{6, 3000}},
 		{where(`type != "dict"`), []int64{6, 50, 400, 2000, 3000}},
 		{where(`stack.func == "Handler.get"`), []int64{1000, 2000, 3000}},
@@ -220,7 +224,7 @@ func TestNoMatchSaysWhatThereIs(t *testing.T) {
 	}{
 		{`type == "dcit"`, []string{`no type is "dcit"; nearest is dict`}},
 		{`type == "Uesr"`, []string{`no type is "Uesr"; nearest is app.models.User`}},
-		{`type == "Elephant"`, []string{`no type is "Elephant"; there are app.models.User, dict, str, numpy.ndarray`}},
+		{`type == "Elephant"`, []string{`no type is "Elephant"; there are app.models.User, dict, str (utf8), numpy.ndarray`}},
 		{`file == "sesion.py"`, []string{`no file is "sesion.py"; nearest is /srv/shop/session.py`}},
 		{`func == "Handler.get"`, []string{"nothing was allocated right there, but by what was called from there: " +
 			`stack.func == "Handler.get"`}},

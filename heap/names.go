@@ -63,6 +63,9 @@ type textKind int
 const (
 	// dottedName: the whole name or what follows one of its dots. "User" and "models.User" are app.models.User.
 	dottedName textKind = iota
+	// typeName: as dottedName, and for blocks that objects of the type own: "list" is "list (items)", too. With a role in
+	// brackets the pattern stands for just those.
+	typeName
 	// moduleName: the module or a package around it. "json" is json.decoder. Of own code, whose modules have their
 	// path for a name, the pattern may begin at any part: "shop" is srv.shop.session.
 	moduleName
@@ -88,7 +91,7 @@ type pattern struct {
 func newPattern(text string, kind textKind) *pattern {
 	p := &pattern{text: text, kind: kind}
 	switch kind {
-	case dottedName:
+	case typeName:
 		p.text = strings.TrimPrefix(text, "builtins.")
 	case filePath:
 		if trimmed := strings.TrimRight(text, "/"); trimmed != "" {
@@ -105,7 +108,7 @@ func newPattern(text string, kind textKind) *pattern {
 func (p *pattern) expression() string {
 	before, after, star, one := `^`, `$`, `.*`, `.`
 	switch p.kind {
-	case dottedName:
+	case dottedName, typeName:
 		before = `(^|\.)`
 	case moduleName:
 		before, after = `(^|\.)`, `(\.|$)`
@@ -144,8 +147,13 @@ func (p *pattern) matches(name string) bool {
 		return name == "" && p.text == absent
 	}
 	switch p.kind {
-	case dottedName:
+	case typeName:
 		name = strings.TrimPrefix(name, "builtins.")
+		if owner, role, owned := strings.Cut(name, " ("); owned && role != "" && !strings.Contains(p.text, " (") {
+			name = owner
+		}
+		return p.either(name, strings.HasSuffix(name, "."+p.text))
+	case dottedName:
 		return p.either(name, strings.HasSuffix(name, "."+p.text))
 	case moduleName:
 		return p.either(name, strings.HasPrefix(name, p.text+"."))

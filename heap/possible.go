@@ -128,7 +128,7 @@ func noDomain(about []literal) string {
 func exclusiveNames(about []literal) string {
 	for i, a := range about {
 		p := a.test.pattern
-		if a.negated || p == nil || p.glob != nil || p.kind != dottedName {
+		if a.negated || p == nil || p.glob != nil || p.kind != dottedName && p.kind != typeName {
 			continue
 		}
 		for n, b := range about {
