@@ -10,15 +10,20 @@ import (
 // calls is the tree of calls of one snapshot, or of two laid over each other, with the blocks at each call. It is what
 // pages are made from.
 type calls struct {
-	frames  []heap.Frame
-	frameOf map[heap.Frame]int32
-	labels  []string // texts of the tallies' labels
-	labelOf map[string]int32
+	*callNames // which trees that are made from each other share
 
 	nodes  []callNode // parents before children; the first is the root, which has no frame
 	nodeOf map[heap.Stack]int32
 
 	tallies []callTally
+}
+
+// callNames are the frames and the texts of labels, and the number of each.
+type callNames struct {
+	frames  []heap.Frame
+	frameOf map[heap.Frame]int32
+	labels  []string
+	labelOf map[string]int32
 }
 
 // callNode is a place in the tree.
@@ -44,9 +49,12 @@ const (
 )
 
 func newCalls() *calls {
-	c := &calls{frameOf: map[heap.Frame]int32{}, labelOf: map[string]int32{}, nodeOf: map[heap.Stack]int32{}}
-	c.nodes = []callNode{{parent: -1, frame: -1, first: -1}}
-	return c
+	return emptyCalls(&callNames{frameOf: map[heap.Frame]int32{}, labelOf: map[string]int32{}})
+}
+
+func emptyCalls(names *callNames) *calls {
+	return &calls{callNames: names, nodeOf: map[heap.Stack]int32{},
+		nodes: []callNode{{parent: -1, frame: -1, first: -1}}}
 }
 
 // add lays a snapshot over what is there; only types are told apart where detailed is false.
@@ -171,10 +179,12 @@ type callsCut struct {
 // by labels in a child of its own. No node weighs more than its parent, so that the kept ones are a tree. Of the tallies
 // the smallest beyond the limit lose their labels.
 func (c *calls) prune(n, tallies int) (*calls, callsCut) {
+	if len(c.nodes) <= n+1 && len(c.tallies) <= tallies {
+		return c, callsCut{of: len(c.nodes) - 1}
+	}
 	sums := c.sums()
 	kept := c.largest(sums, n)
-	p, cut := newCalls(), callsCut{of: len(c.nodes) - 1}
-	p.frames, p.frameOf, p.labels, p.labelOf = c.frames, c.frameOf, c.labels, c.labelOf
+	p, cut := emptyCalls(c.callNames), callsCut{of: len(c.nodes) - 1}
 	cutFrame := int32(-1)
 	to := make([]int32, len(c.nodes)) // the node in p
 	for i := range c.nodes {
@@ -250,9 +260,7 @@ func (c *calls) dropLabels(n int, total *[2]heap.Values, cut *callsCut) *calls {
 	least := sorted[len(sorted)-max(1, n)]
 	unknown := number(c.labelOf, &c.labels, cutLabel)
 	dropped := callLabels{unknown, unknown, unknown, heap.UnknownAge}
-	p := newCalls()
-	p.frames, p.frameOf, p.labels, p.labelOf = c.frames, c.frameOf, c.labels, c.labelOf
-	p.nodes, p.nodeOf = slices.Clone(c.nodes), c.nodeOf
+	p := &calls{callNames: c.callNames, nodes: slices.Clone(c.nodes), nodeOf: c.nodeOf}
 	for i := range p.nodes {
 		p.nodes[i].first = -1
 		for t := c.nodes[i].first; t >= 0; t = c.tallies[t].next {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -228,5 +229,109 @@ func TestPageScreenshots(t *testing.T) {
 			}
 		}
 	}
+	b.expectQuiet()
+}
+
+// million is a snapshot of a million live blocks, in as many records as types, threads and ages make of them.
+func million() *heap.Snapshot {
+	s := large(100_000, 30)
+	rng := rand.New(rand.NewPCG(5, 6))
+	text := func(t string) int32 {
+		s.Strings = append(s.Strings, t)
+		return int32(len(s.Strings) - 1)
+	}
+	var types, threads [200]int32
+	for i := range types {
+		types[i] = text(fmt.Sprintf("package%d.Type%d", i%17, i))
+		threads[i] = text(fmt.Sprintf("worker-%d", i))
+	}
+	obj := text("obj")
+	ages := [...]int32{0, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600}
+	leaves := s.Records
+	s.Records = nil
+	for blocks := 0; blocks < 1_000_000; {
+		i := rng.IntN(len(leaves))
+		n := 1 + int(rng.ExpFloat64()*1.2)
+		r := heap.Record{Stack: leaves[i].Stack, Domain: obj, Thread: threads[i/100%20],
+			Type: types[(i+int(rng.ExpFloat64()*2))%len(types)], Age: ages[int(rng.ExpFloat64()*3)%len(ages)]}
+		size := int64(n * 16 * (1 + rng.IntN(40)))
+		r.SetValues(live(size, int64(n)))
+		s.Records = append(s.Records, r)
+		blocks += n
+	}
+	return s
+}
+
+// Bounds on writing a page of a million blocks: generous, since machines differ and tests share them.
+const millionWrite = 8 * time.Second
+
+// A page stays within its bound whatever the snapshot, tells what it left out, and still answers.
+func TestPageOfAMillionBlocks(t *testing.T) {
+	s := million()
+	begin := time.Now()
+	var out bytes.Buffer
+	if err := HTML(&out, s, HTMLOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(begin)
+	t.Logf("%d stacks, %d records, page of %s in %v", len(s.Stacks), len(s.Records), Size(int64(out.Len())),
+		took.Round(time.Millisecond))
+	if out.Len() > DefaultMaxPageBytes {
+		t.Errorf("the page has %s", Size(int64(out.Len())))
+	}
+	if took > millionWrite {
+		t.Errorf("writing takes %v", took)
+	}
+
+	out.Reset()
+	begin = time.Now()
+	if err := HTML(&out, s, HTMLOptions{MaxBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("cut to %s in %v", Size(int64(out.Len())), time.Since(begin).Round(time.Millisecond))
+	if out.Len() > 1<<20 || out.Len() < 1<<19 {
+		t.Errorf("a page of at most 1 MiB has %s", Size(int64(out.Len())))
+	}
+	var d pageData
+	data, err := unpackFlame(out.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		t.Fatal(err)
+	}
+	checkTotals(t, d, &heap.Delta{New: s})
+
+	b := startBrowser(t, 1366, 768)
+	timed := func(what string, limit time.Duration, do func()) {
+		t.Helper()
+		begin := time.Now()
+		do()
+		took := time.Since(begin)
+		t.Logf("%s: %v", what, took.Round(time.Millisecond))
+		if took > limit {
+			t.Errorf("%s takes %v, want at most %v", what, took, limit)
+		}
+	}
+	timed("load", largeLoad, func() { b.open(htmlFile(t, &heap.Delta{New: s}, HTMLOptions{})); b.settle() })
+	if got, want := b.state().Total, float64(s.Total()[heap.InuseBytes]); got != want {
+		t.Errorf("total %v, want %v", got, want)
+	}
+	timed("flame graph", largeStep, func() { b.press("2") })
+	timed("types as colours", largeStep, func() { b.press("o") })
+	timed("one type", largeStep, func() { b.clickOn("#side .type") })
+	if s := b.state(); len(s.Only) != 1 || s.Total == 0 {
+		t.Errorf("restricted: %+v", s)
+	}
+	timed("table", largeStep, func() { b.press("3") })
+	timed("look into a row", largeStep, func() { b.clickOn("#view-table tr.row") })
+	timed("search the table", largeStep, func() { b.press("/method_12" + keyEnter) })
+	timed("tree", largeStep, func() { b.press("4") })
+	timed("ages", largeStep, func() { b.press("5") })
+	timed("all again", largeStep, func() { b.press(keyEscape + keyEscape) })
+	if s := b.state(); len(s.Only) != 0 || s.Query != "" {
+		t.Errorf("still restricted: %+v", s)
+	}
+	timed("overview", largeStep, func() { b.press("1") })
 	b.expectQuiet()
 }
