@@ -23,16 +23,15 @@ var (
 // [*CFIError], a [*MachineError], or a failed read.
 type EndError struct {
 	PC     mem.Addr
-	Module string // path of the module that PC is in, "" for none
+	Module string // path of the module that PC is in, "" for none and in a Table
 	Err    error
 }
 
 func (e *EndError) Error() string {
-	where := e.Module
-	if where == "" {
-		where = "no module"
+	if e.Module == "" {
+		return fmt.Sprintf("unwind frame at %v: %v", e.PC, e.Err)
 	}
-	return fmt.Sprintf("unwind frame at %v in %s: %v", e.PC, where, e.Err)
+	return fmt.Sprintf("unwind frame at %v in %s: %v", e.PC, e.Module, e.Err)
 }
 
 func (e *EndError) Unwrap() error { return e.Err }

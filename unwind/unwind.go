@@ -145,15 +145,19 @@ func (u *Unwinder) Step(regs *Regs) (Frame, error) {
 // nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError]. The thread has to stand still meanwhile.
 func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
 	u.stack.forget()
+	return stack(limit, u.end, func() (Frame, error) { return u.step(&regs, u.stack) })
+}
+
+// stack makes steps up to the end of a stack.
+func stack(limit int, end func(mem.Addr, error) error, step func() (Frame, error)) ([]Frame, error) {
 	var frames []Frame
 	var signals []mem.Addr // SP of the signal frames so far
 	for len(frames) < limit {
-		f, err := u.step(&regs, u.stack)
+		f, err := step()
 		if f.How == Signal {
 			// What a signal interrupted may be on any stack, so it alone can lead back.
 			if slices.Contains(signals, f.SP) {
-				f.CFA, f.How = 0, None
-				err = u.end(f.PC, ErrNotUp)
+				f.CFA, f.How, err = 0, None, end(f.PC, ErrNotUp)
 			}
 			signals = append(signals, f.SP)
 		}
