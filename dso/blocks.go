@@ -14,19 +14,24 @@ const maxBlocks = 4096
 // would be a system call each. It is for one goroutine.
 type blocks struct {
 	mem.Reader
+	size uint64              // of a block, bytes, a power of 2
 	kept map[mem.Addr][]byte // by address of the block; nil where the block cannot be read whole
+}
+
+func newBlocks(r mem.Reader, size uint64) *blocks {
+	return &blocks{Reader: r, size: size, kept: make(map[mem.Addr][]byte)}
 }
 
 // ReadAt implements [mem.Reader].
 func (b *blocks) ReadAt(p []byte, a mem.Addr) error {
-	at := a.AlignDown(blockSize)
-	if len(p) > blockSize || a+mem.Addr(len(p)) > at+blockSize {
+	at := a.AlignDown(b.size)
+	if uint64(a-at)+uint64(len(p)) > b.size {
 		return b.Reader.ReadAt(p, a)
 	}
 	block, ok := b.kept[at]
 	if !ok {
 		var err error
-		if block, err = mem.Bytes(b.Reader, at, blockSize); err != nil {
+		if block, err = mem.Bytes(b.Reader, at, int(b.size)); err != nil {
 			block = nil // a hole in it: what is asked for may still be there
 		}
 		if len(b.kept) >= maxBlocks {
@@ -44,6 +49,6 @@ func (b *blocks) ReadAt(p []byte, a mem.Addr) error {
 // through is the module as seen through memory that keeps what it has read.
 func (m *Module) through() *Module {
 	seen := *m
-	seen.reader = &blocks{Reader: m.reader, kept: make(map[mem.Addr][]byte)}
+	seen.reader = newBlocks(m.reader, blockSize)
 	return &seen
 }

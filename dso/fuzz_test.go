@@ -88,7 +88,8 @@ func image(relocated, gnu bool) []byte {
 // load reads the object from fake memory.
 func load(b []byte) (*Module, error) {
 	mp := proc.Mapping{Start: imageAt, End: imageAt + mem.Addr(len(b)), Read: true, Exec: true, Inode: 1, Path: "lib.so"}
-	s := &scan{reader: &mem.Fake{Segments: []mem.Segment{{Addr: imageAt, Data: b}}}, maps: []proc.Mapping{mp}}
+	memory := &mem.Fake{Segments: []mem.Segment{{Addr: imageAt, Data: b}}}
+	s := &scan{memory: memory, reader: memory, maps: []proc.Mapping{mp}}
 	return s.headerAt(mp)
 }
 

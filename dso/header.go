@@ -93,6 +93,7 @@ func (s *scan) programs(at mem.Addr, n int) ([]elf.ProgHeader, error) {
 // finish fills in what follows from the program headers and the bias, and reads notes and dynamic section.
 func (s *scan) finish(m *Module) error {
 	m.reader, m.process, m.lazy = s.reader, s.process, new(lazy)
+	defer func() { m.reader = s.memory }()
 	m.Path, m.Deleted = m.mapping.Path, m.mapping.Deleted
 	if err := m.layOut(); err != nil {
 		return fmt.Errorf("ELF object %s: %w", m.Path, err)

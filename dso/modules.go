@@ -3,6 +3,7 @@ package dso
 import (
 	"cmp"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,7 +56,8 @@ func modulesOnce(p *proc.Process, r mem.Reader) ([]*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{process: p, reader: r, maps: maps}
+	// An object's headers and notes are mostly on its first page.
+	s := &scan{process: p, memory: r, reader: newBlocks(r, pageSize), maps: maps}
 	if err := s.program(auxv); err != nil {
 		return nil, err
 	}
@@ -69,7 +71,8 @@ func modulesOnce(p *proc.Process, r mem.Reader) ([]*Module, error) {
 // scan is one look at a process's mappings.
 type scan struct {
 	process *proc.Process
-	reader  mem.Reader
+	memory  mem.Reader // the target's
+	reader  mem.Reader // the same, for the scan alone
 	maps    []proc.Mapping // ascending
 	modules []*Module      // the program first
 }
@@ -203,15 +206,13 @@ func (s *scan) links() []link {
 	seen := make(map[mem.Addr]bool)
 	for at != 0 && len(out) < maxLinks && !seen[at] {
 		seen[at] = true
-		c := mem.NewCursor(s.reader, at)
-		l := link{bias: c.Pointer()}
-		c.Pointer() // l_name: the mapping's name is at least as good
-		l.dynamic = c.Pointer()
-		at = c.Pointer()
-		if c.Err() != nil {
+		b, err := mem.Bytes(s.reader, at, 32)
+		if err != nil {
 			break
 		}
-		out = append(out, l)
+		word := func(i int) mem.Addr { return mem.Addr(binary.LittleEndian.Uint64(b[i*8:])) }
+		out = append(out, link{bias: word(0), dynamic: word(2)}) // a mapping's name is at least as good as l_name
+		at = word(3)
 	}
 	return out
 }
