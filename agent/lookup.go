@@ -62,6 +62,15 @@ func (x *Index) Block(a mem.Addr) (Block, int, bool) {
 	return b, place, ok
 }
 
+// At is the block whose place is given.
+func (x *Index) At(place int) (Block, bool) {
+	base := view[uint64](x.c.bases)[place>>LeafWordsLog2]
+	if base == 0 || x.words[place]>>LiveBit == 0 {
+		return Block{}, false
+	}
+	return x.block(place, mem.Addr(base+uint64(place&(1<<LeafWordsLog2-1))<<x.shift))
+}
+
 // block decodes the live word at a place. It is false where a large block has no size.
 func (x *Index) block(place int, a mem.Addr) (Block, bool) {
 	word := x.words[place]

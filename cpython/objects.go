@@ -55,15 +55,24 @@ func (t *Types) objectAt(b []byte, offset uint32, size uint64) *Type {
 	if typ == nil || typ.before != offset || !t.fits(typ, object, size-uint64(offset)) {
 		return nil
 	}
-	if typ.flags&flagHaveGC != 0 && !plausibleHead(binary.LittleEndian.Uint64(b[offset-t.head:])) {
+	if typ.flags&flagHaveGC != 0 && !t.plausibleHead(b[offset-t.head:]) {
 		return nil
 	}
 	return typ
 }
 
-// plausibleHead: the collector's head begins with a link of its list, whose low bits are marks, or with 0.
-func plausibleHead(link uint64) bool {
-	return link>>47 == 0 && (link>>3 == 0 || link >= minAddr) && link&4 == 0
+// plausibleHead: the collector's head begins with the links of its list. The low bits of the first are marks. An object
+// that is not in the list has 0, and where its head has no other words, nothing but a mark in the second.
+func (t *Types) plausibleHead(b []byte) bool {
+	const marks = 3
+	next, prev := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	switch {
+	case t.in.Layout.Header.HeadWords > 2:
+		return next>>47 == 0 && next%8 == 0 && (next == 0 || next >= minAddr)
+	case next == 0:
+		return prev&^marks == 0
+	}
+	return next>>47 == 0 && next >= minAddr
 }
 
 // fits reports whether an object of a type can have n bytes. An allocation is rounded up to words
@@ -124,7 +133,8 @@ func (t *Types) strFits(typ *Type, object []byte, n uint64) bool {
 		return false
 	}
 	if state>>l.CompactBit&1 == 0 {
-		return n == typ.basic || n >= typ.basic && typ.basic > uint64(l.Size)
+		inline := typ.flags&t.in.Layout.Header.InlineFlag != 0
+		return (n+7)&^7 == (typ.basic+7)&^7 || inline && n >= typ.basic
 	}
 	data := uint64(l.CompactData.Bytes)
 	if state>>l.ASCIIBit&1 != 0 {

@@ -70,23 +70,32 @@ type Type struct {
 
 // Types finds out about the type objects of one interpreter, and remembers. It may be used from several goroutines.
 type Types struct {
-	in   *Interpreter
-	r    mem.Reader
-	head uint32
+	in     *Interpreter
+	r      mem.Reader
+	head   uint32
+	noType func(a mem.Addr, before, size uint32) bool
 
-	mu        sync.RWMutex
-	known     map[mem.Addr]*Type // nil: no type
+	found sync.Map // mem.Addr to *Type; nil: no type
+
+	mu        sync.Mutex
+	known     map[mem.Addr]*Type // as found; in it what is being resolved is no type
 	moduleKey mem.Addr           // the interned string "__module__", once seen
 }
 
 // NewTypes reads types by r. A type is believed to be at an address only if its metaclass is derived from type, as far
-// as PyType_Type itself.
-func (in *Interpreter) NewTypes(r mem.Reader) *Types {
-	return &Types{in: in, r: r, head: in.headSizes()[0], known: map[mem.Addr]*Type{}}
+// as PyType_Type itself. noType tells of addresses that need not be read for that, since no structure of size bytes is
+// there in a block that begins before bytes earlier.
+//
+// There is one Types for each size that the collector's head may have in this build: where it has three words, that
+// depends on how the build aligns its widest type, which only objects tell. The one that recognises objects is right.
+func (in *Interpreter) NewTypes(r mem.Reader, noType func(a mem.Addr, before, size uint32) bool) []*Types {
+	var all []*Types
+	for _, n := range in.headSizes() {
+		all = append(all, &Types{in: in, r: r, head: n, noType: noType, known: map[mem.Addr]*Type{}})
+	}
+	return all
 }
 
-// headSizes are the sizes that the collector's head may have. Where it has three words, its size depends on how a
-// build aligns its widest type, which only objects tell.
 func (in *Interpreter) headSizes() []uint32 {
 	n := 8 * uint32(in.Layout.Header.HeadWords)
 	if n%16 == 0 {
@@ -95,43 +104,22 @@ func (in *Interpreter) headSizes() []uint32 {
 	return []uint32{n, n + 8}
 }
 
-// WithHeads returns one Types for each size that the collector's head may have in this build. The one that recognises
-// objects is right.
-func (t *Types) WithHeads() []*Types {
-	var all []*Types
-	for _, n := range t.in.headSizes() {
-		all = append(all, &Types{in: t.in, r: t.r, head: n, known: map[mem.Addr]*Type{}})
-	}
-	return all
-}
-
-// Known are the types that were found so far, in no order.
-func (t *Types) Known() []*Type {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var all []*Type
-	for _, typ := range t.known {
-		if typ != nil {
-			all = append(all, typ)
-		}
-	}
-	return all
-}
-
 // BlockOf is where the block of a heap type begins.
 func (t *Types) BlockOf(typ *Type) mem.Addr { return typ.Addr - mem.Addr(t.head) }
 
 // At is the type at an address, or nil if there is none.
 func (t *Types) At(a mem.Addr) *Type {
-	t.mu.RLock()
-	typ, ok := t.known[a]
-	t.mu.RUnlock()
-	if ok {
-		return typ
+	if typ, ok := t.found.Load(a); ok {
+		return typ.(*Type)
+	}
+	if a < minAddr || a%8 != 0 || a>>47 != 0 || t.noType(a, t.head, t.in.Layout.Type.HeapSize) {
+		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.resolve(a, 0)
+	typ := t.resolve(a, 0)
+	t.found.Store(a, typ)
+	return typ
 }
 
 // resolve is At, with the lock held. A type on whose account this is asked is no type meanwhile, so that garbage cannot
@@ -162,7 +150,8 @@ func (t *Types) read(a mem.Addr, depth int) (*Type, error) {
 	}
 	word := func(o Offset) uint64 { return binary.LittleEndian.Uint64(b[o.Bytes:]) }
 	typ := &Type{Addr: a, basic: word(l.BasicSize), item: word(l.ItemSize), flags: word(l.Flags)}
-	if !h.alive(word(h.Count)) || typ.flags&flagReady == 0 || typ.basic < 16 || typ.basic > maxBasicSize ||
+	unready := typ.flags&(flagReady|flagHeapType) == 0 && word(l.Base) == 0 // private types of C modules that nobody calls
+	if !h.alive(word(h.Count)) || typ.flags&flagReady == 0 && !unready || typ.basic < 16 || typ.basic > maxBasicSize ||
 		typ.item > maxItemSize {
 		return nil, errNoType
 	}
@@ -174,7 +163,7 @@ func (t *Types) read(a mem.Addr, depth int) (*Type, error) {
 		}
 		typ.meta = true
 		t.known[a] = typ
-	} else if m := t.resolve(meta, depth+1); m == nil || !m.meta {
+	} else if m := t.resolve(meta, depth+1); m == nil || !m.meta || unready && meta != root {
 		return nil, errNoType
 	}
 	var base *Type

@@ -40,16 +40,20 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	}
 	d := &Dump{}
 	c := &agent.Capture{Running: o.NoPause}
-	taken, err := t.capture(ctx, a, c, o, d)
+	types := findTypes(t)
+	defer types.close()
+	taken, err := t.capture(ctx, a, c, o, d, types)
 	if err != nil {
 		return nil, err
 	}
+	labels := types.resolve(t, c, a.tablesAt())
+	d.Notes = append(d.Notes, labels.notes...)
 	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause}
 	if info.own, err = t.proc.Resident(a.tables); err != nil {
 		return nil, err
 	}
 	info.resident = resident
-	d.Snapshot, d.Blocks, err = buildSnapshot(c, info)
+	d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, info)
 	if err != nil {
 		return nil, err
 	}
@@ -57,8 +61,10 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	return d, nil
 }
 
-// capture copies the tables and says when. What it cost goes to d.
-func (t *target) capture(ctx context.Context, a *placed, c *agent.Capture, o DumpOptions, d *Dump) (time.Time, error) {
+// capture copies the tables, and what types needs with them, and says when. What it cost goes to d.
+func (t *target) capture(
+	ctx context.Context, a *placed, c *agent.Capture, o DumpOptions, d *Dump, types *typeSource,
+) (time.Time, error) {
 	var taken time.Time
 	limit, err := t.tablesLimit(a)
 	if err != nil {
@@ -77,9 +83,14 @@ func (t *target) capture(ctx context.Context, a *placed, c *agent.Capture, o Dum
 		if err != nil {
 			return taken, err
 		}
+		types.plan(t, c)
 		report, err := plan.Freeze(ctx, func() error {
 			fault.Point("dump/frozen")
-			return copyTables()
+			if err := copyTables(); err != nil {
+				return err
+			}
+			types.copy(taken.Add(pauseBudget))
+			return nil
 		})
 		if err != nil {
 			return taken, err

@@ -218,7 +218,7 @@ func liveBlocks(t *testing.T, pid int) []oracleBlock {
 		t.Fatal(err)
 	}
 	c := &agent.Capture{}
-	if _, err := tg.capture(t.Context(), a, c, DumpOptions{}, &Dump{}); err != nil {
+	if _, err := tg.capture(t.Context(), a, c, DumpOptions{}, &Dump{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s := &snapshotBuilder{c: c, nodes: c.Nodes()}

@@ -333,7 +333,7 @@ os.read(ours, 5)
 	if _, err := prepared.place(t.Context()); !errors.Is(err, proc.ErrReused) {
 		t.Errorf("place: %v", err)
 	}
-	if _, err := ours.capture(t.Context(), &placed{}, &agent.Capture{}, DumpOptions{}, &Dump{}); err == nil {
+	if _, err := ours.capture(t.Context(), &placed{}, &agent.Capture{}, DumpOptions{}, &Dump{}, nil); err == nil {
 		t.Error("a dump of a process that has ended")
 	}
 	after, err := pytarget.Observe(pid, nil)

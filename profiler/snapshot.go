@@ -29,13 +29,13 @@ type snapshotInfo struct {
 var ageBuckets = [...]int32{0, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600}
 
 // buildSnapshot turns a copy of the tables into a snapshot, and counts the live blocks.
-func buildSnapshot(c *agent.Capture, info snapshotInfo) (*heap.Snapshot, uint64, error) {
+func buildSnapshot(c *agent.Capture, types *typeLabels, info snapshotInfo) (*heap.Snapshot, uint64, error) {
 	h := &c.Header
 	s := &heap.Snapshot{
 		Time: info.taken, Duration: info.taken.Sub(time.Unix(0, int64(h.Started))), SampleBytes: h.Config.SampleBytes,
 	}
 	b := &snapshotBuilder{
-		c: c, b: heap.NewBuilder(s), nodes: c.Nodes(),
+		c: c, b: heap.NewBuilder(s), nodes: c.Nodes(), types: types,
 		frames: map[frameKey]int32{}, threadText: map[int32]int32{},
 	}
 	b.first = make([]int32, len(b.nodes))
@@ -95,6 +95,7 @@ type snapshotBuilder struct {
 	c     *agent.Capture
 	b     *heap.Builder
 	nodes []agent.Node
+	types *typeLabels
 
 	first []int32 // for each node: index+1 of its first tally
 	tally []tally
@@ -107,18 +108,19 @@ type snapshotBuilder struct {
 type tally struct {
 	next   int32 // index+1
 	node   uint32
-	domain int8 // -1: all
-	bucket int8 // index in ageBuckets; -1: unknown
+	domain int8  // -1: all
+	bucket int8  // index in ageBuckets; -1: unknown
+	typ    int32 // index in types.names; 0: unknown
 	record heap.Record
 }
 
-func (b *snapshotBuilder) at(node uint32, domain, bucket int8) *heap.Record {
+func (b *snapshotBuilder) at(node uint32, domain, bucket int8, typ int32) *heap.Record {
 	for i := b.first[node]; i != 0; i = b.tally[i-1].next {
-		if t := &b.tally[i-1]; t.domain == domain && t.bucket == bucket {
+		if t := &b.tally[i-1]; t.domain == domain && t.bucket == bucket && t.typ == typ {
 			return &t.record
 		}
 	}
-	b.tally = append(b.tally, tally{next: b.first[node], node: node, domain: domain, bucket: bucket})
+	b.tally = append(b.tally, tally{next: b.first[node], node: node, domain: domain, bucket: bucket, typ: typ})
 	b.first[node] = int32(len(b.tally))
 	return &b.tally[len(b.tally)-1].record
 }
@@ -127,6 +129,7 @@ func (b *snapshotBuilder) at(node uint32, domain, bucket int8) *heap.Record {
 // with probability 1-exp(-s/rate).
 func (b *snapshotBuilder) countLive(now int64) (uint64, error) {
 	rate := float64(b.c.Header.Config.SampleBytes)
+	typeOf := b.types.lookup()
 	var blocks uint64
 	for blk, err := range b.c.Blocks() {
 		if err != nil {
@@ -137,7 +140,7 @@ func (b *snapshotBuilder) countLive(now int64) (uint64, error) {
 		if b.c.Header.Config.Clock != 0 {
 			bucket = ageBucket(now - int64(agent.Seconds(blk.Epoch)))
 		}
-		r := b.at(blk.Node, int8(blk.Domain), bucket)
+		r := b.at(blk.Node, int8(blk.Domain), bucket, typeOf(blk.Addr))
 		if rate == 0 {
 			r.InuseBlocks++
 			r.InuseBytes += int64(blk.Size)
@@ -180,7 +183,7 @@ func (b *snapshotBuilder) countStats() {
 		if node := &b.nodes[n]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
 			domain = int8(node.Instr)
 		}
-		r := b.at(uint32(n), domain, -1)
+		r := b.at(uint32(n), domain, -1, 0)
 		r.AllocBlocks = int64(s.AllocBlocks >> shift)
 		r.AllocBytes = int64(s.AllocBytes >> shift)
 		blocks, bytes := b.c.AtPeak(s)
@@ -229,11 +232,16 @@ func (b *snapshotBuilder) resolve(s *heap.Snapshot) error {
 		}
 		stack[n] = b.b.Push(stack[node.Parent], frame)
 	}
+	typeText := make([]int32, len(b.types.names))
+	for i, name := range b.types.names {
+		typeText[i] = b.b.Text(name)
+	}
 	s.Records = make([]heap.Record, len(b.tally))
 	for i := range b.tally {
 		t := &b.tally[i]
 		r := t.record
 		r.Stack, r.Thread, r.Age = stack[t.node], thread[t.node], heap.UnknownAge
+		r.Type = typeText[t.typ]
 		if t.domain >= 0 {
 			r.Domain = b.domainText[t.domain]
 		}
