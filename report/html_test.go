@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image/color"
+	"image/png"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -170,6 +172,431 @@ func shopSources(name string) (SourceFile, error) {
 		return f, nil
 	}
 	return SourceFile{}, errors.New("no such file")
+}
+
+// texts returns the texts of all elements that the selector finds.
+func (b *browser) texts(selector string) (texts []string) {
+	b.t.Helper()
+	b.eval(&texts, "[...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector)
+	return texts
+}
+
+// expectTexts compares the first texts that a selector finds.
+func (b *browser) expectTexts(selector string, want ...string) {
+	b.t.Helper()
+	got := b.texts(selector)
+	if diff := cmp.Diff(want, got[:min(len(got), len(want))]); diff != "" {
+		b.t.Errorf("%s: want (-), got (+)\n%s", selector, diff)
+	}
+}
+
+// expectText wants each text in that of the first element that the selector finds.
+func (b *browser) expectText(selector string, want ...string) {
+	b.t.Helper()
+	got := b.text(selector)
+	for _, text := range want {
+		if !strings.Contains(got, text) {
+			b.t.Errorf("%s lacks %q: %s", selector, text, got)
+		}
+	}
+}
+
+func TestPageInBrowser(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	b.open(htmlFile(t, &heap.Delta{New: shop()}, HTMLOptions{Title: "shop", Sources: shopSources}))
+	step := func(name string, do func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) { b.t = t; do(t); b.expectQuiet() })
+		b.t = t
+	}
+	step("overview", func(t *testing.T) {
+		b.expectTexts("#tabs button", "Overview", "Flame graph", "Table", "Tree", "Ages", "Source")
+		b.expectTexts("#view-overview .card .value", "38.1 MiB", "178.3 MiB", "exact")
+		b.expectText("#view-overview .parts", "tracked and live38.1 MiB39.7 %", "heaptap’s own5.0 MiB5.2 %",
+			"not explained52.9 MiB55.1 %", "resident (RSS)96.0 MiB")
+		b.expectTexts("#view-overview .rank .name", "Sessions.remember", "Session.__init__", "product")
+		b.expectText("#view-overview", "python3 /srv/shop/server.py --port 8000",
+			"1,234 blocks from before the attach were freed since")
+		b.expectText("#view-overview .says", "tracked and live", "resident (RSS)")
+		var at struct{ X, Y float64 }
+		b.eval(&at, "(r => ({x: r.right - 20, y: r.top + 60}))(document.querySelector('.chart').getBoundingClientRect())")
+		b.point(at.X, at.Y)
+		b.expectText("#view-overview .says", "after 1 min ", "resident 9")
+	})
+	step("a line leads to the flame graph", func(t *testing.T) {
+		b.clickOn("#view-overview .rank")
+		if s := b.state(); s.View != "flame" || s.Selected == nil || *s.Selected != "Sessions.remember" {
+			t.Errorf("%+v", s)
+		}
+		b.press(keyEscape + keyEscape)
+		b.expectZoom()
+	})
+	step("types restrict", func(t *testing.T) {
+		b.expectTexts("#side .name", "dict", "str", "Product", "type not known")
+		b.clickOn("#side li:nth-child(2) button")
+		if s := b.state(); s.Only["type"] != "str" || s.Total != 7<<20+300<<10 {
+			t.Errorf("%+v", s)
+		}
+		b.expectText("#chips", "only type str")
+		b.press("a")
+		b.press("a")
+		b.press("3")
+		b.expectTexts("#view-table tr.row .name", "Session.__init__", "<genexpr>")
+		b.clickOn("#chips button")
+		if s := b.state(); len(s.Only) != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.press("2o")
+		b.expectTexts("#legend span", "dict", "str", "Product")
+		if box := b.box("main"); box.Value != 38_789_120 {
+			t.Errorf("main is %v", box.Value)
+		}
+		b.point(b.box("main").X+30, b.box("main").Y+5)
+		b.expectText("#tip .types", "dict 48.7 %", "str 19.7 %")
+		b.press("y")
+		if b.shown("#side") {
+			t.Error("the list of types stays")
+		}
+		b.press("yo")
+	})
+	step("table", func(t *testing.T) {
+		b.press("3")
+		b.expectTexts("#view-table tbody td:first-child span:first-child", "18.0 MiB", "7.0 MiB", "5.0 MiB")
+		b.clickOn("#view-table th button[data-column=cum]")
+		b.expectTexts("#view-table tr.row .name", "<module>", "main")
+		b.clickOn("#view-table th button[data-column=cum]")
+		var sorted string
+		b.eval(&sorted, "document.querySelector('#view-table th[aria-sort]').getAttribute('aria-sort')")
+		if sorted != "ascending" || b.texts("#view-table tr.row .name")[0] == "<module>" {
+			t.Errorf("sorted %s: %q", sorted, b.texts("#view-table tr.row .name"))
+		}
+		b.clickOn("#view-table th button[data-column=name]")
+		b.expectTexts("#view-table tr.row .place", "/srv/shop/catalog.py:21", "/srv/shop/catalog.py:57")
+		for _, group := range []struct {
+			name string
+			rows []string
+		}{
+			{"type", []string{"dict", "str", "Product"}}, {"thread", []string{"worker-2", "worker-1", "MainThread"}},
+			{"module", []string{"srv.shop.session", "srv.shop.catalog"}}, {"domain", []string{"obj", "mem", "raw"}},
+			{"function", []string{"Sessions.remember", "Session.__init__"}},
+		} {
+			b.clickOn("#view-table .switch button[data-value=" + group.name + "]")
+			b.expectTexts("#view-table tr.row .name", group.rows...)
+		}
+		b.press("/session" + keyEnter)
+		b.expectTexts("#view-table tr.row .name", "Sessions.remember", "Session.__init__")
+		if n := len(b.texts("#view-table tr.row")); n != 2 {
+			t.Errorf("%d rows match", n)
+		}
+		b.eval(new(any), "document.querySelector('#view-table tr.row').focus()")
+		b.press(keyEnter)
+		b.expectText("#view-table .detail", "18.0 MiB dict", "640.0 KiB list", "Largest of 2 stacks",
+			"/srv/shop/server.py:120 <module>")
+		b.press(keyDown + keyEnter)
+		if n := len(b.texts("#view-table .detail")); n != 2 {
+			t.Errorf("%d rows are open", n)
+		}
+		b.clickOn("#view-table .detail button")
+		if s := b.state(); s.View != "flame" || s.By != "function" || *s.Selected != "Sessions.remember" {
+			t.Errorf("%+v", s)
+		}
+		b.call("POST", "/back", map[string]any{})
+		b.settle()
+		if s := b.state(); s.View != "table" || s.Query != "session" {
+			t.Errorf("back: %+v", s)
+		}
+		b.press(keyEscape + "l")
+	})
+	step("tree", func(t *testing.T) {
+		b.press("4")
+		names := b.texts("#view-tree .item .name")
+		if len(names) < 15 || !strings.Contains(names[2], "main") {
+			t.Fatalf("%q", names)
+		}
+		b.clickOn("#view-tree .item:nth-child(3)") // main
+		if n := len(b.texts("#view-tree .item")); n != 5 {
+			t.Errorf("%d rows are left below a closed main", n)
+		}
+		b.press(keyRight + keyRight + keyDown)
+		var focused string
+		b.eval(&focused, "document.activeElement.textContent")
+		if !strings.Contains(focused, "ThreadingMixIn.process_request") {
+			t.Errorf("the keys lead to %q", focused)
+		}
+		b.press("/walk")
+		if n := len(b.texts("#view-tree .item.hit")); n == 0 {
+			t.Error("the search finds nothing")
+		}
+		b.press(keyEscape)
+	})
+	step("ages", func(t *testing.T) {
+		b.press("5")
+		b.expectTexts("#view-ages .age .name", "less than 1 s", "1 s to 2 s")
+		b.clickOn("#view-ages .age[data-age='64']")
+		if s := b.state(); s.Only["age"] != "1 min 4 s to 1 min 5 s" || s.Total != 25<<20 {
+			t.Errorf("%+v", s)
+		}
+		b.expectTexts("#view-ages .rank .name", "Sessions.remember", "Session.__init__")
+		b.press("a")
+		b.expectText("#view-ages", "Ages are known of live blocks only")
+		b.press("a" + keyEscape)
+		if s := b.state(); len(s.Only) != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+	step("source", func(t *testing.T) {
+		b.press("6")
+		b.expectText("#view-source", "2 of 13 files could be had")
+		b.expectText("#view-source .panel", "/srv/shop/session.py 25.6 MiB", `18.0 MiB25.0 MiB33    line_33 = remember("`)
+		b.expectTexts("#view-source .warning", "found as /home/me/shop/catalog.py; changed since the snapshot was taken: "+
+			"these may not be the lines that ran; has only 60 lines: it is not the file that ran")
+		b.press("/line_33")
+		if n := len(b.texts("#view-source tr.hit")); n != 1 {
+			t.Errorf("%d lines match", n)
+		}
+		b.press(keyEscape)
+	})
+	step("address", func(t *testing.T) {
+		b.press("3")
+		b.clickOn("#view-table .switch button[data-value=type]")
+		b.press("/dict" + keyEnter + "b")
+		before := b.state()
+		b.call("POST", "/refresh", map[string]any{})
+		b.settle()
+		after := b.state()
+		after.Rows, after.Boxes = before.Rows, before.Boxes // of the graph, which has not been looked at
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("a reload changes the page:\n%s", diff)
+		}
+		b.press(keyEscape + "b")
+	})
+	step("tabs by keyboard", func(t *testing.T) {
+		b.eval(new(any), "document.getElementById('tab-table').focus()")
+		b.press(keyRight)
+		if s := b.state(); s.View != "tree" {
+			t.Errorf("%+v", s)
+		}
+	})
+	step("themes", func(t *testing.T) {
+		for _, theme := range []string{"dark", "light"} {
+			b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{
+				"name": "prefers-color-scheme", "value": theme}}})
+			if s := b.state(); s.Theme != theme {
+				t.Errorf("%s: %+v", theme, s)
+			}
+			for i := range 6 {
+				b.press(fmt.Sprint(i + 1))
+				b.expectContrast()
+			}
+		}
+		b.press("t")
+		if s := b.state(); s.Theme != "dark" {
+			t.Errorf("%+v", s)
+		}
+		b.press("t")
+	})
+	step("every width", func(t *testing.T) {
+		for _, width := range []int{1366, 800, 420, 320} {
+			b.devtools("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 768,
+				"deviceScaleFactor": 1, "mobile": false})
+			for i := range 6 {
+				b.press(fmt.Sprint(i + 1))
+				var wide float64
+				b.eval(&wide, "document.documentElement.scrollWidth")
+				if int(wide) > width {
+					t.Errorf("view %d is %v wide on a screen of %d", i+1, wide, width)
+				}
+				b.expectNames()
+			}
+		}
+	})
+	step("print", func(t *testing.T) {
+		for i := range 6 {
+			b.press(fmt.Sprint(i + 1))
+			if pdf := b.pdf(); !bytes.HasPrefix(pdf, []byte("%PDF-")) {
+				t.Error("no PDF")
+			}
+		}
+	})
+}
+
+// expectNames wants a name on whatever can be used, and roles that fit together.
+func (b *browser) expectNames() {
+	b.t.Helper()
+	var nameless []string
+	b.eval(&nameless, `[...document.querySelectorAll('button, input, [role], svg, [tabindex]')].filter(e =>
+		e.checkVisibility() && !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.textContent.trim()))
+		.map(e => e.outerHTML.slice(0, 200))`)
+	if len(nameless) > 0 {
+		b.t.Errorf("elements without a name: %q", nameless)
+	}
+}
+
+// leastContrast is what WCAG 2 asks for of text (level AA).
+const leastContrast = 4.5
+
+// expectContrast compares the colours of texts with what they stand on, where that is one colour.
+func (b *browser) expectContrast() {
+	b.t.Helper()
+	var poor []string
+	b.eval(&poor, `(least => {
+		const rgb = s => { const c = document.createElement('canvas').getContext('2d'); c.fillStyle = s; c.fillRect(0, 0, 1, 1);
+			return [...c.getImageData(0, 0, 1, 1).data]; };
+		const linear = v => (v /= 255, v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+		const light = c => 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
+		const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+			if (rgb(c)[3] === 255) return rgb(c); } return [255, 255, 255, 255]; };
+		const bad = new Set();
+		for (const e of document.querySelectorAll('header *, main *, footer *')) {
+			const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+			if (!own || !e.checkVisibility()) continue;
+			const a = light(rgb(getComputedStyle(e).color)), b = light(ground(e));
+			const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+			if (ratio < least) bad.add(ratio.toFixed(2) + ' ' + e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40));
+		}
+		return [...bad].slice(0, 8);
+	})(arguments[0])`, leastContrast)
+	if len(poor) > 0 {
+		b.t.Errorf("%s, %s: text is hard to read: %q", b.state().View, b.state().Theme, poor)
+	}
+}
+
+func TestDeltaInBrowser(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	delta := &heap.Delta{Old: earlier(), New: shop(), Warnings: []string{"made-up: not alike"}}
+	b.open(htmlFile(t, delta, HTMLOptions{Title: "shop"}))
+	old, now := float64(delta.Old.Total()[heap.InuseBytes]), float64(delta.New.Total()[heap.InuseBytes])
+	b.expectText("#view-overview .warning", "made-up: not alike")
+	b.expectTexts("#view-overview .card .value", "+10.3 MiB")
+	b.expectText("#view-overview .card", "27.8 MiB → 38.1 MiB", "+37.2 %")
+	b.expectTexts("#view-overview .rank .name", "Sessions.remember", "product", "Session.__init__")
+
+	b.press("2")
+	for _, box := range []struct {
+		name, change string
+		value        float64
+	}{
+		{"Session.__init__", "grown", 7<<20 - 7<<20/3}, {"product", "shrunk", 5 << 20}, {"BaseLoader.load", "new", 2 << 20},
+	} {
+		var got struct {
+			Change string
+			Value  float64
+		}
+		b.eval(&got, "window.heaptap.box(arguments[0])", box.name)
+		if got.Change != box.change || got.Value < box.value-1 || got.Value > box.value+1 {
+			t.Errorf("%s: %+v, want %+v", box.name, got, box)
+		}
+	}
+	b.expectTexts("#legend span", "+ new", "+ grown", "as before", "− shrunk", "− gone")
+	b.point(b.box("product").X+20, b.box("product").Y+5)
+	b.expectText("#tip", "Live−5.0 MiB−50.0 %10.0 MiB → 5.0 MiB−20,480 blocks")
+	change := b.state().Total
+	b.press("w")
+	if s := b.state(); s.Width != "now" || s.Total != now {
+		t.Errorf("%+v, want %v now", s, now)
+	}
+	b.press("w")
+	if s := b.state(); s.Width != "old" || s.Total != old {
+		t.Errorf("%+v, want %v before", s, old)
+	}
+	b.expectText("#note", "what is new is not to be seen")
+	b.press("w")
+	if s := b.state(); s.Total != change || change < now-old {
+		t.Errorf("%+v, want %v changed", s, change)
+	}
+	b.press("3")
+	b.expectTexts("#view-table tr.row .name", "Sessions.remember", "Session.__init__", "BaseLoader.load")
+	b.clickOn("#view-table th button[data-column=growth]")
+	b.expectTexts("#view-table tr.row .name", "product", "load")
+	b.clickOn("#view-table .switch button[data-value=type]")
+	b.expectTexts("#view-table tr.row .name", "dict", "str", "Template")
+	b.press("4")
+	b.expectText("#view-tree .item:nth-child(2)", "+10.3 MiB", "<module>")
+	b.press("5")
+	b.expectText("#view-ages .age[data-age='64']", "+13.7 MiB")
+	b.expectQuiet()
+
+	b.open(htmlFile(t, &heap.Delta{Old: shop(), New: &heap.Snapshot{}}, HTMLOptions{}))
+	b.press("2")
+	var got struct{ Change string }
+	b.eval(&got, "window.heaptap.box('main')")
+	if got.Change != "gone" {
+		t.Errorf("all went, and main is %q", got.Change)
+	}
+	b.press("13456")
+	b.expectQuiet()
+}
+
+// The two sides of a comparison must be told apart without their hues: what shrank is painted in stripes, what grew is
+// not, and either has its sign.
+func TestDeltaWithoutColour(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	var out bytes.Buffer
+	if err := DeltaFlame(&out, &heap.Delta{Old: earlier(), New: shop()}, FlameOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "delta.html")
+	if err := os.WriteFile(file, out.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, theme := range []string{"light", "dark"} {
+		b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{
+			"name": "prefers-color-scheme", "value": theme}}})
+		b.open(file)
+		b.settle()
+		shot, err := png.Decode(bytes.NewReader(b.screenshot()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The right end of the boxes has no text. How often does brightness change along a row of pixels?
+		edges := func(name string) (n int, mean float64) {
+			box := b.box(name)
+			y, last := int(box.Y)+4, -1
+			x0, x1 := int(box.X+box.Width)-44, int(box.X+box.Width)-4
+			for x := x0; x < x1; x++ {
+				grey := int(color.GrayModel.Convert(shot.At(x, y)).(color.Gray).Y)
+				if last >= 0 && max(grey-last, last-grey) > 24 {
+					n++
+				}
+				mean, last = mean+float64(grey)/float64(x1-x0), grey
+			}
+			return n, mean
+		}
+		shrunk, _ := edges("product")
+		grown, _ := edges("Session.__init__")
+		if shrunk < 6 || grown > 1 {
+			t.Errorf("%s: brightness changes %d times in what shrank, %d times in what grew", theme, shrunk, grown)
+		}
+	}
+	b.expectQuiet()
+}
+
+// Traps in names must neither run nor break any view.
+func TestPageOddNames(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	sources := func(string) (SourceFile, error) {
+		return SourceFile{Text: []byte("</script><script>document.title='owned'</script>\n<img src=x onerror=alert(1)>\n")}, nil
+	}
+	for _, d := range []*heap.Delta{
+		{New: hostile()}, {Old: hostile(), New: shop(), Warnings: []string{"</script><b>"}}, {New: &heap.Snapshot{}},
+		{Old: &heap.Snapshot{}, New: &heap.Snapshot{}}, {New: sampled()},
+	} {
+		b.open(htmlFile(t, d, HTMLOptions{Title: "</title><script>alert(1)</script>", Sources: sources}))
+		for view := range 6 {
+			b.press(fmt.Sprint(view + 1))
+			b.press("/<" + keyEnter + keyEscape + "ablio" + keyEscape)
+			var rows int
+			b.eval(&rows, "document.querySelectorAll('.view:not([hidden]) tr.row').length")
+			for row := range min(rows, 3) {
+				b.eval(new(any), "document.querySelectorAll('#view-table tr.row')[arguments[0]].click()", row)
+			}
+			var foreign int
+			b.eval(&foreign, "document.querySelectorAll('main img, main script, main b:not([class]):not(.onestack > b):not(dd > b)').length")
+			if title := b.text("title"); title != "</title><script>alert(1)</script> · heaptap" || foreign > 0 {
+				t.Errorf("view %d: title %q, %d elements out of names", view+1, title, foreign)
+			}
+		}
+		b.expectQuiet()
+	}
 }
 
 // TestPageScreenshots takes pictures of all views to look at, as TestScreenshots does.
