@@ -24,7 +24,7 @@ func (r *run) buffer(e *callExpression) (Value, error) {
 		return n, r.fail(e.arguments[0], fmt.Errorf("a buffer has 1 to %d bytes", maxBuffer))
 	}
 	size := n.number().Int64()
-	v := Value{Type: arrayOf(charType(), size), Lvalue: true, unread: true, buffer: true}
+	v := Value{Type: arrayOf(charType(), size), Lvalue: true, unread: true}
 	if r.planning {
 		v.unknown = fmt.Sprintf("a buffer of %d bytes", size)
 	} else if v.Addr, err = r.m.Allocate(uint64(size)); err != nil {

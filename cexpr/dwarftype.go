@@ -148,7 +148,7 @@ func baseType(typ *Type, e *dwarf.Entry) error {
 		return fmt.Errorf("debug information at %#x: base type %s of %d bytes is not supported", e.Offset, typ.Name, typ.Size)
 	}
 	var words specifiers
-	if typ.Kind == Integer || typ.Kind == Char && typ.Size == 1 {
+	if typ.Kind == Integer && typ.Size < 16 || typ.Kind == Char && typ.Size == 1 {
 		for _, w := range strings.Fields(typ.Name) {
 			if !words.add(w) {
 				return nil // not a name of C's

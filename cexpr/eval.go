@@ -633,7 +633,7 @@ func (r *run) advance(p, i Value, sign int64) (Value, error) {
 		return p, err
 	}
 	n := new(big.Int).Mul(i.number(), big.NewInt(size*sign))
-	q := integerValue(n.Add(n, p.number()), p.Type)
+	q := integerValue(n.Add(n, p.number()), p.Type.under())
 	q.unknown = derived(p, i)
 	return q, nil
 }

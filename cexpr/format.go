@@ -42,7 +42,9 @@ func (v Value) Format(m Machine) string {
 }
 
 // plainChar tells whether a pointer to t is a string, of which gdb does not print the type.
-func plainChar(t *Type) bool { return t.Name == "char" && t.Kind == Char }
+func plainChar(t *Type) bool {
+	return t.Name == "char" && t.Kind == Char || characterNamed(t.Name) != nil
+}
 
 func (p *printer) reference(v Value, u *Type) {
 	fmt.Fprintf(&p.out, "(%s) @%v", v.Type, v.pointer())
@@ -281,7 +283,7 @@ func (p *printer) array(v Value, u *Type, depth int) {
 		}
 		return
 	}
-	if text := textType(u.Elem); text != nil {
+	if text := textType(u.Elem); text != nil && u.Kind == Array {
 		p.text(v.Bytes, text, false)
 		return
 	}
@@ -298,7 +300,11 @@ func (p *printer) array(v Value, u *Type, depth int) {
 		for same < n && string(v.Bytes[same*element:(same+1)*element]) == string(one.Bytes) {
 			same++
 		}
-		p.value(one, depth+1)
+		if u.Kind == Vector && one.Type.is(Char) {
+			fmt.Fprintf(&p.out, "%v", one.number())
+		} else {
+			p.value(one, depth+1)
+		}
 		if same-i >= printRepeats {
 			fmt.Fprintf(&p.out, " <repeats %d times>", same-i)
 			i = same - 1

@@ -148,7 +148,7 @@ func (h *harness) TypeNamed(name string) (*Type, error) { return h.types.Named(n
 func (h *harness) Symbol(a mem.Addr) (string, uint64, bool) {
 	i := sort.Search(len(h.sorted), func(i int) bool { return h.sorted[i].Value > uint64(a) })
 	for i--; i >= 0; i-- {
-		if s := h.sorted[i]; uint64(a) < s.Value+max(s.Size, 1) {
+		if s := h.sorted[i]; uint64(a) < s.Value+s.Size {
 			return s.Name, uint64(a) - s.Value, true
 		}
 		if uint64(a)-h.sorted[i].Value > 1<<16 {

@@ -737,14 +737,11 @@ func (r *run) mergeField(to, v Value) ([]byte, error) {
 	return setBitField(old, to.field, v.number()), nil
 }
 
-// setVariable gives a named variable a value, with its type. A buffer becomes the pointer to it, so that it can be
-// passed on.
+// setVariable gives a named variable a value, with its type. An array becomes the pointer to it, as in gdb.
 func (r *run) setVariable(name string, v Value) (Value, error) {
-	var err error
-	if v.buffer || v.Type.is(FunctionType, Reference) {
-		if v, err = r.decay(v); err != nil {
-			return v, err
-		}
+	v, err := r.decay(v)
+	if err != nil {
+		return v, err
 	}
 	if v, err = r.load(v); err != nil {
 		return v, err

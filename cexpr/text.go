@@ -110,6 +110,19 @@ func (p *printer) text(b []byte, t *Type, more bool) {
 		return
 	}
 	all := glyphs(b, t.Size)
+	broken := "" // a character that begins at the end, and does not end
+	if n := len(all); t.Size == 1 && all[n-1].r < 0 && !more {
+		start := n - 1
+		for start > 0 && n-start < utf8.UTFMax && all[start-1].r < 0 && !utf8.RuneStart(all[start].bytes[0]) {
+			start--
+		}
+		if tail := b[len(b)-(n-start):]; utf8.RuneStart(tail[0]) && tail[0] >= 0xc2 && tail[0] < 0xf5 && !utf8.FullRune(tail) {
+			all = all[:start]
+			for _, c := range tail {
+				broken += fmt.Sprintf(`\%03o`, c)
+			}
+		}
+	}
 	inside, escaped := false, false
 	i, shown := 0, 0
 	for i < len(all) && shown < printElements {
@@ -147,7 +160,12 @@ func (p *printer) text(b []byte, t *Type, more bool) {
 	if inside {
 		p.out.WriteByte('"')
 	}
-	if more || i < len(all) {
+	switch {
+	case more || i < len(all):
 		p.out.WriteString("...")
+	case broken != "" && i > 0:
+		fmt.Fprintf(&p.out, ", <incomplete sequence %s>", broken)
+	case broken != "":
+		fmt.Fprintf(&p.out, "<incomplete sequence %s>", broken)
 	}
 }

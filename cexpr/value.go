@@ -18,7 +18,6 @@ type Value struct {
 	place   place   // a register or a named variable instead of memory
 	field   *Field  // of a bit-field: it is at the bit BitOffset from Addr
 	literal bool    // an array from a string literal
-	buffer  bool    // made by buf(N)
 	callee  *callee // of functions and pointers to them: how the name was resolved
 	unread  bool    // Bytes are still to be read from Addr
 	unknown string  // planning: what it will be; Bytes and Addr are meaningless

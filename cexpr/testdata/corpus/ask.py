@@ -19,5 +19,5 @@ with open(os.environ["CORPUS_IN"], encoding="utf-8") as lines, \
             answer = gdb.execute("print " + line, to_string=True).rstrip("\n")
         except gdb.error as error:
             answer = "error: " + str(error).split("\n")[0]
-        out.write(line + "\n\t" + answer.replace("\n", "\n\t") + "\n")
+        out.write(line + "\n" + answer + "\n\n")
 gdb.execute("kill")
