@@ -26,21 +26,6 @@ func disassemble(code []byte, at mem.Addr, limit int, symbol func(uint64) (strin
 	return out
 }
 
-// disassembleAt decodes the first instructions of a function in the process.
-func disassembleAt(m *machine, fn mem.Addr, limit int) []Instruction {
-	code := make([]byte, limit*longestInstruction)
-	if m.ReadAt(code, fn) != nil {
-		return nil
-	}
-	return disassemble(code, fn, limit, func(a uint64) (string, uint64) {
-		f, offset, ok := m.symbols.At(mem.Addr(a))
-		if !ok {
-			return "", 0
-		}
-		return f.Name, a - offset
-	})
-}
-
 // disassembleStub lists the code that a borrowed thread executes around a call.
 func disassembleStub() []Instruction {
 	var out []Instruction

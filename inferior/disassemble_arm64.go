@@ -7,8 +7,6 @@ import (
 	"github.com/heaptap/heaptap/mem"
 )
 
-func disassembleAt(*machine, mem.Addr, int) []Instruction { return nil }
-
 func disassembleStub() []Instruction { return nil }
 
 // Disassemble is not built for arm64.

@@ -242,6 +242,7 @@ func (j *job) borrow(ctx context.Context, out *Evaluation) error {
 	if err != nil {
 		return err
 	}
+	var failed error // of an expression, as against the borrowing
 	report, err := plan.Borrow(ctx, func(s *call.Session) error {
 		m := *j.machine
 		m.session = s
@@ -253,20 +254,31 @@ func (j *job) borrow(ctx context.Context, out *Evaluation) error {
 			return err
 		}
 		var env cexpr.Env
-		err := j.run(&m, &env, out)
+		failed = j.run(&m, &env, out)
 		if j.options.Keep {
 			out.Kept = m.mapped
 		}
-		return err
+		return failed
 	})
 	out.Thread.Tid, out.Threads, out.Pause = report.Tid, report.Threads, report.Pause
 	out.Notes = append(out.Notes, report.Notes...)
 	if st, err := p.process.Stat(report.Tid); err == nil {
 		out.Thread.Name = st.Comm
 	}
-	var none *call.BusyError
-	if errors.As(err, &none) && j.denied != nil {
-		return errors.Join(j.denied, err)
+	if failed != nil && !errors.As(err, new(*call.RestoreError)) {
+		var callee *CalleeError
+		if errors.As(failed, &callee) {
+			callee.Frames = j.machine.judge.walker.withLines(callee.Frames)
+		}
+		return failed
+	}
+	return j.refused(err)
+}
+
+// refused puts first that no thread held the lock that was needed, where that is why none could be borrowed.
+func (j *job) refused(err error) error {
+	if j.denied != nil && (errors.As(err, new(*call.BusyError)) || errors.Is(err, j.denied)) {
+		return j.denied
 	}
 	return err
 }
@@ -276,7 +288,7 @@ func sessionRegisters(s *call.Session) func() (*Registers, error) {
 	var regs *Registers
 	return func() (*Registers, error) {
 		if regs == nil {
-			regs = &Registers{Thread: Thread{Tid: s.Tid()}, General: s.Regs()}
+			regs = &Registers{Thread: Thread{Tid: s.Tid()}, General: s.Regs(), Extended: s.Extended()}
 		}
 		return regs, nil
 	}

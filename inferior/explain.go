@@ -2,7 +2,6 @@ package inferior
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/heaptap/heaptap/call"
@@ -76,7 +75,13 @@ func (j *job) explain(c cexpr.Planned) PlannedCall {
 	}
 	out.Needs = j.machine.judge.need(name, module)
 	out.NeedsGIL = j.machine.judge.needsGIL(name, module)
-	out.Code = disassembleAt(j.machine, fn, firstInstructions)
+	size := uint64(firstInstructions * 15)
+	if out.Symbol != nil && out.Symbol.Size > 0 {
+		size = min(size, out.Symbol.Size)
+	}
+	if code, err := Disassemble(j.process.memory, fn, int(size), j.process.Describe); err == nil {
+		out.Code = code[:min(len(code), firstInstructions)]
+	}
 	return out
 }
 
@@ -91,22 +96,27 @@ func (j *job) rehearse(ctx context.Context, out *Explanation) error {
 	if err != nil {
 		return err
 	}
+	// Only what is gone with the thread is copied while it stands.
 	var stopped call.StoppedThread
+	var stack overlay
+	var gil GIL
+	judge := j.machine.judge
 	report, err := plan.Borrow(ctx, func(s *call.Session) error {
 		regs := s.Regs()
 		stopped = call.StoppedThread{Tid: s.Tid(), PC: regs.PC(), SP: regs.SP(), Regs: regs}
-		name := ""
-		if st, err := p.process.Stat(s.Tid()); err == nil {
-			name = st.Comm
-		}
-		position := j.machine.judge.position(stopped, name, j.needed)
-		out.Position = &position
+		stack = copyStack(p.memory, judge.walker.maps, stopped.SP)
+		gil = judge.python.holds(&regs)
 		return nil
 	})
-	out.Pause = report.Pause
-	var busy *call.BusyError
-	if errors.As(err, &busy) && j.denied != nil {
-		return errors.Join(j.denied, err)
+	if stopped.Tid != 0 {
+		name := ""
+		if st, err := p.process.Stat(stopped.Tid); err == nil {
+			name = st.Comm
+		}
+		position := judge.look(stopped, name, gil, &stack, j.needed)
+		position.Frames = judge.walker.withLines(position.Frames)
+		out.Position = &position
 	}
-	return err
+	out.Pause = report.Pause
+	return j.refused(err)
 }

@@ -139,15 +139,19 @@ func (j *judge) hold(f *Frame) *compiledHolder {
 // position judges a stopped thread, for functions that need what is given.
 func (j *judge) position(t call.StoppedThread, name string, needed Resources) Position {
 	stack := copyStack(j.walker.process.memory, j.walker.maps, t.SP)
-	p := Position{Thread: Thread{t.Tid, name}, State: stateText(&t)}
-	frames, err := j.walker.unwinder(&stack).Stack(unwindRegs(&t.Regs, t.PC, t.SP), defaultFrames)
+	return j.look(t, name, j.python.holds(&t.Regs), &stack, needed)
+}
+
+// look judges a thread by what was copied of its stack when it stood.
+func (j *judge) look(t call.StoppedThread, name string, gil GIL, stack *overlay, needed Resources) Position {
+	p := Position{Thread: Thread{t.Tid, name}, State: stateText(&t), GIL: gil}
+	frames, err := j.walker.unwinder(stack).Stack(unwindRegs(&t.Regs, t.PC, t.SP), defaultFrames)
 	for _, f := range frames {
-		p.Frames = append(p.Frames, j.walker.name(f)...)
+		p.Frames = append(p.Frames, j.walker.name(f))
 	}
 	if !errors.Is(err, unwind.ErrDepth) {
 		p.End = err
 	}
-	p.GIL = j.python.holds(&t.Regs)
 	blocked := t.Regs.InSyscall()
 	if p.Why = j.held(&p, needed, blocked); p.Why != "" {
 		return p
@@ -161,7 +165,7 @@ func (j *judge) position(t call.StoppedThread, name string, needed Resources) Po
 		}
 	}
 	if p.End != nil && len(frames) > 0 {
-		p.Why = j.scan(&p, &stack, frames[len(frames)-1].SP, needed)
+		p.Why = j.scan(&p, stack, frames[len(frames)-1].SP, needed)
 	}
 	return p
 }

@@ -332,7 +332,8 @@ func (e *CalleeError) Unwrap() error { return e.Err }
 // maxCalleeFrames is how many frames of a function that failed are shown.
 const maxCalleeFrames = 32
 
-// failed describes a call that went wrong, as long as its stack is there.
+// failed describes a call that went wrong, as long as its stack is there. Source lines come later, when the thread has
+// been given back.
 func (m *machine) failed(fn mem.Addr, name string, err error) error {
 	if name == "" {
 		name = fn.String()
@@ -355,7 +356,7 @@ func (m *machine) failed(fn mem.Addr, name string, err error) error {
 	w := m.judge.walker
 	frames, _ := w.unwinder(m.process.memory).Stack(unwindRegs(&regs, regs.PC(), regs.SP()), maxCalleeFrames)
 	for _, f := range frames {
-		e.Frames = append(e.Frames, w.name(f)...)
+		e.Frames = append(e.Frames, w.name(f))
 	}
 	return e
 }

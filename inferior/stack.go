@@ -57,6 +57,8 @@ type Frame struct {
 	Inlined  bool // the function's code was inlined into the next frame's: they share PC and CFA
 	How      unwind.Rule
 	Signal   bool // a signal interrupted it: PC is the instruction that comes next
+
+	call mem.Addr // by which function and line are found: PC, or the call before it
 }
 
 const (
@@ -236,15 +238,16 @@ func (w *walker) stack(c caught, o StackOptions) Stack {
 	frames, err := w.unwinder(&c.memory).Stack(unwindRegs(&c.Regs, c.PC, c.SP), limit)
 	s.End = err
 	for _, f := range frames {
-		s.Frames = append(s.Frames, w.name(f)...)
+		s.Frames = append(s.Frames, w.name(f))
 	}
+	s.Frames = w.withLines(s.Frames)
 	return s
 }
 
-// name tells where a frame is: the frame itself last, before it the functions that were inlined there, innermost first.
-func (w *walker) name(f unwind.Frame) []Frame {
+// name tells which function a frame is of, by symbols.
+func (w *walker) name(f unwind.Frame) Frame {
 	at := f.Lookup()
-	out := Frame{PC: f.PC, CFA: f.CFA, How: f.How, Signal: f.Signal}
+	out := Frame{PC: f.PC, CFA: f.CFA, How: f.How, Signal: f.Signal, call: at}
 	out.Module = w.symbols.Module(at)
 	if found, offset, ok := w.symbols.At(at); ok && found.Kind() != dso.Object {
 		out.Symbol, out.Function = found.Name, found.Name
@@ -255,7 +258,16 @@ func (w *walker) name(f unwind.Frame) []Frame {
 	} else if out.Module != nil {
 		out.Offset = uint64(f.PC - out.Module.Start)
 	}
-	return w.lines.expand(out, at)
+	return out
+}
+
+// withLines adds source lines, and the functions that were inlined.
+func (w *walker) withLines(frames []Frame) []Frame {
+	var out []Frame
+	for _, f := range frames {
+		out = append(out, w.lines.expand(f, f.call)...)
+	}
+	return out
 }
 
 // symbolTable is the process's symbols, loaded when first asked for.

@@ -43,10 +43,38 @@ func (t *typeSource) of(f *dso.Found, kind cexpr.EntityKind) *cexpr.Type {
 		ask = types.Variable
 	}
 	typ, err := ask(f.Name, address)
-	if err != nil {
+	if err != nil || typ == nil {
 		return nil // damaged debug information is as good as none
 	}
+	if f.Kind() == dso.IFunc && kind == cexpr.Function {
+		return implementation(typ) // debug information tells of the resolver
+	}
+	if typ.Kind == cexpr.FunctionType && typ.Unprototyped && len(typ.Params) == 0 && isVoid(typ.Elem) {
+		return nil // what assemblers say of every function
+	}
 	return typ
+}
+
+func isVoid(t *cexpr.Type) bool { return t == nil || t.Kind == cexpr.Void }
+
+// implementation is the type of what a resolver returns; nil where it only returns an address.
+func implementation(resolver *cexpr.Type) *cexpr.Type {
+	t := resolver.Elem
+	for _, kind := range []cexpr.Kind{cexpr.Pointer, cexpr.FunctionType} {
+		for t != nil && t.Kind == cexpr.Typedef {
+			t = t.Elem
+		}
+		if t == nil || t.Kind != kind {
+			return nil
+		}
+		if kind == cexpr.Pointer {
+			t = t.Elem
+		}
+	}
+	if t.Unprototyped {
+		return nil
+	}
+	return t
 }
 
 // named finds a type by name: in the program first, then in its libraries.

@@ -212,7 +212,11 @@ func (a *app) conclude(ctx context.Context, err error) ExitCode {
 		err = interrupted // whoever pressed Ctrl-C needs no tale of what it cut short
 	}
 	code, hints := a.diagnose(ctx, err)
-	a.talk("error: ", a.stderrStyle().red, mostImportantFirst(err))
+	text, source := splitSource(err, mostImportantFirst(err))
+	a.talk("error: ", a.stderrStyle().red, text)
+	for _, line := range source {
+		fmt.Fprintf(a.Stderr, "%*s%s\n", len("error: "), "", line)
+	}
 	for _, h := range hints {
 		a.hint(h)
 	}

@@ -120,6 +120,29 @@ func badExpression(err error) ([]string, bool) {
 	return nil, false
 }
 
+// splitSource parts an error's text from the expression in it and the caret below that, which have to stay as they are.
+func splitSource(err error, text string) (message string, source []string) {
+	var syntax *cexpr.SyntaxError
+	var eval *cexpr.EvalError
+	var whole string
+	switch {
+	case errors.As(err, &syntax):
+		whole = syntax.Error()
+	case errors.As(err, &eval):
+		whole = eval.Error()
+	}
+	if i := strings.LastIndexByte(whole, '\n'); i > 0 {
+		i = strings.LastIndexByte(whole[:i], '\n')
+		if lines := whole[i+1:]; i > 0 && strings.HasSuffix(text, lines) {
+			for line := range strings.Lines(lines) {
+				source = append(source, printable(strings.TrimRight(line, "\n")))
+			}
+			return strings.TrimSuffix(text, lines), source
+		}
+	}
+	return text, nil
+}
+
 // searchHint tells how to look for a name that is not there.
 func searchHint(name string) string {
 	if _, after, ok := strings.Cut(name, "!"); ok {

@@ -152,7 +152,7 @@ func (a *app) writeMemory(w io.Writer, p Inferior, b []byte, at mem.Addr, form s
 	case "words":
 		for ; len(b) >= 8; b, at = b[8:], at+8 {
 			v := mem.Addr(binary.LittleEndian.Uint64(b))
-			line := fmt.Sprintf("%s  %#018x", st.dim(at.String()), uint64(v))
+			line := fmt.Sprintf("%s  0x%016x", st.dim(at.String()), uint64(v))
 			if name := p.Describe(v).String(); name != "" {
 				line += "  " + printable(name)
 			}

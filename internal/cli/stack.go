@@ -83,7 +83,7 @@ func (a *app) showStack(t *inferior.Stack) {
 			fmt.Fprintf(a.Stdout, "  %s %s\n", st.green("python"), pythonFrameText(line.Python))
 			continue
 		}
-		fmt.Fprintf(a.Stdout, "  %s %s\n", st.dim(fmt.Sprintf("%#014x", uint64(line.Native.PC))), nativeFrameText(line.Native))
+		fmt.Fprintf(a.Stdout, "  %s %s\n", st.dim(fmt.Sprintf("0x%012x", uint64(line.Native.PC))), nativeFrameText(line.Native))
 	}
 	if t.End != nil {
 		fmt.Fprintf(a.Stdout, "  %s\n", st.yellow("the stack cannot be followed further: "+printable(t.End.Error())))
