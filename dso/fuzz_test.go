@@ -5,7 +5,10 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
@@ -24,11 +27,16 @@ const (
 	offSysV    = 0x600
 	offVersym  = 0x680
 	offVerdef  = 0x6a0
+	offRela    = 0x700
+	offJmprel  = 0x780
+	offRelr    = 0x7c0
+	offCode    = 0x800 // a PLT entry: its second half pushes index 1
+	offSlots   = 0x900
 	imageSize  = 0x1000
 )
 
 // image makes an object that defines alpha (version V1, default), alpha (V0, hidden) and beta, as a loader has it in
-// memory: with d_ptr relocated (glibc) or not (musl), with either hash table.
+// memory: with d_ptr relocated (glibc) or not (musl), with either hash table; with slots of every kind.
 func image(relocated, gnu bool) []byte {
 	b := make([]byte, imageSize)
 	put := func(off int, v any) {
@@ -60,7 +68,10 @@ func image(relocated, gnu bool) []byte {
 		{Tag: int64(elf.DT_STRSZ), Val: uint64(len(names))},
 		{Tag: int64(elf.DT_SYMTAB), Val: ptr + offSymbols}, {Tag: int64(elf.DT_VERSYM), Val: ptr + offVersym},
 		{Tag: int64(elf.DT_VERDEF), Val: ptr + offVerdef}, {Tag: int64(elf.DT_VERDEFNUM), Val: 2},
-		{Tag: int64(elf.DT_SONAME), Val: 18}}
+		{Tag: int64(elf.DT_SONAME), Val: 18}, {Tag: int64(elf.DT_RELA), Val: ptr + offRela},
+		{Tag: int64(elf.DT_RELASZ), Val: 4 * relaSize}, {Tag: int64(elf.DT_JMPREL), Val: ptr + offJmprel},
+		{Tag: int64(elf.DT_PLTRELSZ), Val: 2 * relaSize}, {Tag: int64(elf.DT_PLTREL), Val: uint64(elf.DT_RELA)},
+		{Tag: int64(dtRelr), Val: ptr + offRelr}, {Tag: int64(dtRelrSize), Val: 16}}
 	if gnu {
 		dyn = append(dyn, elf.Dyn64{Tag: int64(elf.DT_GNU_HASH), Val: ptr + offGNU})
 	} else {
@@ -82,6 +93,18 @@ func image(relocated, gnu bool) []byte {
 	put(offGNU+16, ^uint64(0))
 	put(offGNU+24, []uint32{1, gnuHashOf("alpha") &^ 1, gnuHashOf("alpha") &^ 1, gnuHashOf("beta") | 1})
 	put(offSysV, []uint32{1, 4, 3, 0, 0, 1, 2})
+
+	put(offRela, []elf.Rela64{{Off: offSlots, Info: 2<<32 | uint64(elf.R_X86_64_GLOB_DAT)},
+		{Off: offSlots + 8, Info: 3<<32 | uint64(elf.R_X86_64_64), Addend: 4},
+		{Off: offSlots + 16, Info: uint64(elf.R_X86_64_IRELATIVE), Addend: 0x100},
+		{Off: offSlots + 24, Info: uint64(elf.R_X86_64_RELATIVE), Addend: 0x120}})
+	put(offJmprel, []elf.Rela64{{Off: offSlots + 32, Info: 3<<32 | uint64(elf.R_X86_64_JMP_SLOT)},
+		{Off: offSlots + 40, Info: 3<<32 | uint64(elf.R_X86_64_JMP_SLOT)}})
+	put(offRelr, []uint64{offSlots + 48, 0b111}) // and the two words behind that
+	at := func(a uint64) uint64 { return uint64(imageAt) + a }
+	put(offSlots, []uint64{at(0x110), at(0x124), at(0x110), at(0x120), at(0x120), at(offCode + 6), at(0x120), at(0x100),
+		at(0x120)})
+	copy(b[offCode:], "\xff\x25\x22\x01\x00\x00\x68\x01\x00\x00\x00\xe9\x00\x00\x00\x00")
 	return b
 }
 
@@ -112,10 +135,45 @@ func TestSynthetic(t *testing.T) {
 			if name, err := m.Soname(); err != nil || name != "lib.so" {
 				t.Errorf("soname %q, %v", name, err)
 			}
+			testSyntheticSlots(t, m)
 			if string(m.BuildID) != "\x01\x02\x03\x04" {
 				t.Errorf("build-id %x", m.BuildID)
 			}
 		}
+	}
+}
+
+func testSyntheticSlots(t *testing.T, m *Module) {
+	t.Helper()
+	slots, err := m.Slots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Slot{
+		{Addr: offSlots, Kind: GlobDat, Symbol: "alpha", Version: "V1", Defined: true, Value: 0x110},
+		{Addr: offSlots + 8, Kind: Pointer, Symbol: "beta", Defined: true, Addend: 4, Value: 0x124},
+		{Addr: offSlots + 16, Kind: IRelative, Addend: 0x100, Value: 0x110},
+		{Addr: offSlots + 32, Kind: JumpSlot, Symbol: "beta", Defined: true, Value: 0x120},
+		{Addr: offSlots + 40, Kind: JumpSlot, Symbol: "beta", Defined: true, Value: offCode + 6, Lazy: true},
+	}
+	for i := range want {
+		want[i].Addr += imageAt
+		want[i].Value += imageAt
+	}
+	if diff := cmp.Diff(want, slots); diff != "" {
+		t.Errorf("slots (-want +got):\n%s", diff)
+	}
+	pointers, err := m.Pointers(imageAt + 0x120)
+	var at []mem.Addr
+	for _, p := range pointers {
+		at = append(at, p.Addr-imageAt)
+	}
+	if !slices.Equal(at, []mem.Addr{offSlots + 24, offSlots + 48, offSlots + 64}) || err != nil {
+		t.Errorf("pointers at %v, %v", at, err)
+	}
+	f, off, ok := NewSymbols([]*Module{m}).At(imageAt + offCode + 3)
+	if !ok || f.Name != "beta@plt" || off != 3 {
+		t.Errorf("in the PLT: %+v, %d, %v", f, off, ok)
 	}
 }
 
@@ -163,8 +221,8 @@ func TestHostileTables(t *testing.T) {
 
 func FuzzModule(f *testing.F) {
 	for _, relocated := range []bool{true, false} {
-		f.Add(image(relocated, true)[:0x700])
-		f.Add(image(relocated, false)[:0x700])
+		f.Add(image(relocated, true)[:0x980])
+		f.Add(image(relocated, false)[:0x980])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := load(append(b, make([]byte, max(0, imageSize-len(b)))...))
@@ -179,6 +237,21 @@ func FuzzModule(f *testing.F) {
 		}
 		_, _ = m.Imports("alpha", "delta")
 		_, _ = m.Soname()
+		if slots, err := m.Slots(); err == nil && len(slots) > imageSize/relSize {
+			t.Errorf("%d slots", len(slots))
+		}
+		_, _ = m.Pointers(imageAt + 0x120)
+		m.Main = true
+		s := NewSymbols([]*Module{m})
+		for _, name := range []string{"alpha", "lib.so!beta", "alpha@V0", "nothing", "ns::f(int)", "a.c:alpha"} {
+			_, _ = s.Resolve(name)
+		}
+		_, _ = s.Search("*a*")
+		for a := imageAt; a < imageAt+imageSize; a += 0x88 {
+			if f, off, ok := s.At(a); ok && f.Addr+mem.Addr(off) != a {
+				t.Errorf("at %v: %+v, %d", a, f, off)
+			}
+		}
 	})
 }
 

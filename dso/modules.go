@@ -71,8 +71,8 @@ func modulesOnce(p *proc.Process, r mem.Reader) ([]*Module, error) {
 // scan is one look at a process's mappings.
 type scan struct {
 	process *proc.Process
-	memory  mem.Reader // the target's
-	reader  mem.Reader // the same, for the scan alone
+	memory  mem.Reader     // the target's
+	reader  mem.Reader     // the same, for the scan alone
 	maps    []proc.Mapping // ascending
 	modules []*Module      // the program first
 }
