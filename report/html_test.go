@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"image/color"
 	"image/png"
@@ -526,6 +527,30 @@ func TestDeltaInBrowser(t *testing.T) {
 	b.expectQuiet()
 }
 
+// What was allocated may be known by stack only: then a restriction to a type leaves nothing of it, and that is said.
+func TestPageSaysWhatIsNotKnown(t *testing.T) {
+	s := shop()
+	for i, r := range s.Records {
+		all := r
+		all.Type, all.Age, all.InuseBytes, all.InuseBlocks = 0, heap.UnknownAge, 0, 0
+		s.Records[i].AllocBytes, s.Records[i].AllocBlocks = 0, 0
+		s.Records = append(s.Records, all)
+	}
+	s.Timeline, s.Info = nil, nil
+	b := startBrowser(t, 1366, 768)
+	b.open(htmlFile(t, &heap.Delta{New: s}, HTMLOptions{}))
+	b.expectText("#view-overview", "This snapshot does not say how large the process was.",
+		"This snapshot has no timeline.")
+	b.press("2")
+	b.clickOn("#side .type")
+	if b.shown("#note") {
+		t.Errorf("there is a note: %s", b.text("#note"))
+	}
+	b.press("a")
+	b.expectText("#note", "What was allocated is known by stack only, not by type.")
+	b.expectQuiet()
+}
+
 // The two sides of a comparison must be told apart without their hues: what shrank is painted in stripes, what grew is
 // not, and either has its sign.
 func TestDeltaWithoutColour(t *testing.T) {
@@ -599,6 +624,22 @@ func TestPageOddNames(t *testing.T) {
 	}
 }
 
+var olderFile = flag.String("older", "", "snapshot file that TestPageScreenshots compares with, in place of a made-up one")
+
+func readShot(t *testing.T, name string) *heap.Snapshot {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := heap.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestPageScreenshots takes pictures of all views to look at, as TestScreenshots does.
 func TestPageScreenshots(t *testing.T) {
 	if *shots == "" {
@@ -606,14 +647,10 @@ func TestPageScreenshots(t *testing.T) {
 	}
 	s, old := shop(), earlier()
 	if *shotFile != "" {
-		f, err := os.Open(*shotFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if s, err = heap.Read(f); err != nil {
-			t.Fatal(err)
-		}
+		s = readShot(t, *shotFile)
+	}
+	if *olderFile != "" {
+		old = readShot(t, *olderFile)
 	}
 	local := func(name string) (SourceFile, error) {
 		text, err := os.ReadFile(name)
@@ -648,6 +685,12 @@ func TestPageScreenshots(t *testing.T) {
 						b.eval(new(any), "document.querySelector('#view-table tr.row').click()")
 					}
 					b.settle()
+					if size.name == "" && theme == "light" {
+						file := filepath.Join(*shots, fmt.Sprintf("%s-%s.pdf", page.name, view))
+						if err := os.WriteFile(file, b.pdf(), 0o666); err != nil {
+							t.Fatal(err)
+						}
+					}
 					name := fmt.Sprintf("%s-%s-%s%s.png", page.name, view, theme, size.name)
 					if err := os.WriteFile(filepath.Join(*shots, name), b.screenshot(), 0o666); err != nil {
 						t.Fatal(err)

@@ -32,7 +32,7 @@ function totalsCards() {
         (growth(b, before) ? ' (' + growth(b, before) + ')' : ''), signed(n - had, 'objects') + ' blocks');
     }
     if (space < 0) return card('Freed again at once', count(n), 'temporary ' + (n === 1 ? 'block' : 'blocks'));
-    return card({inuse: 'Live', alloc: 'Allocated since tracking began', peak: 'At the peak'}[s], size(b), blocks(n),
+    return card({inuse: 'Live', alloc: 'Ever allocated', peak: 'At the peak'}[s], size(b), blocks(n),
       s === 'peak' && data.about.now.peak ? clock(data.about.now.peak) : null);
   });
 }
