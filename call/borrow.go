@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,10 +22,22 @@ func (pl *Plan) borrow(ctx context.Context, fn func(*Session) error) (Report, er
 	if err := pl.ready(ctx, &report); err != nil {
 		return report, err
 	}
+	err := pl.untilSafe(ctx, func() error {
+		if pl.opts.StopAll {
+			return pl.borrowStopped(ctx, &report, fn)
+		}
+		return pl.borrowOne(ctx, &report, fn)
+	})
+	return report, err
+}
+
+// borrowOne tries the candidates, once each. A *BusyError names those that should not be borrowed now.
+func (pl *Plan) borrowOne(ctx context.Context, report *Report, fn func(*Session) error) error {
 	tids, err := pl.candidates()
 	if err != nil {
-		return report, err
+		return err
 	}
+	var busy BusyError
 	// Threads without a place for a frame are passed over, but are better than none: fn may bring memory of its own.
 	for _, needPlace := range []bool{len(tids) > 1, false} {
 		for i, tid := range tids {
@@ -34,23 +47,36 @@ func (pl *Plan) borrow(ctx context.Context, fn func(*Session) error) (Report, er
 			}
 			report.Tid = tid
 			var called bool
-			called, err = pl.borrowThread(ctx, tid, limit, needPlace, &report, fn)
+			called, err = pl.borrowThread(ctx, tid, limit, needPlace, report, fn)
 			if called || ctx.Err() != nil || !worthAnother(err) {
-				return report, err
+				return err
 			}
-			report.Notes = append(report.Notes, fmt.Sprintf("thread %d could not be borrowed: %v", tid, err))
+			var b *BusyError
+			if errors.As(err, &b) {
+				busy.Threads = append(busy.Threads, b.Threads...)
+				continue
+			}
+			note := fmt.Sprintf("thread %d could not be borrowed: %v", tid, err)
+			if !slices.Contains(report.Notes, note) {
+				report.Notes = append(report.Notes, note)
+			}
 		}
-		if !needPlace {
+		if !needPlace || len(busy.Threads) > 0 {
 			break
 		}
 	}
-	return report, fmt.Errorf("%w: %w", ErrNoThread, err)
+	if len(busy.Threads) > 0 {
+		return &busy
+	}
+	return fmt.Errorf("%w: %w", ErrNoThread, err)
 }
 
 // worthAnother reports whether another thread may be borrowed where this one could not be.
 func worthAnother(err error) bool {
 	var noPlace *NoPlaceError
-	return errors.Is(err, ptrace.ErrDeadline) || errors.Is(err, ptrace.ErrGone) || errors.As(err, &noPlace)
+	var busy *BusyError
+	return errors.Is(err, ptrace.ErrDeadline) || errors.Is(err, ptrace.ErrGone) || errors.As(err, &noPlace) ||
+		errors.As(err, &busy)
 }
 
 // ready checks that the process is still the one that was prepared for, and lets a thread finish that another tracer
@@ -89,6 +115,12 @@ func (pl *Plan) borrowThread(ctx context.Context, tid int, limit time.Duration, 
 		return s.use(began, report, func() error {
 			if needPlace && s.memory == (region{}) {
 				return &NoPlaceError{tid}
+			}
+			if err := pl.checkSafe(s.stopped()); err != nil {
+				return err
+			}
+			if err := s.adopt(); err != nil {
+				return err
 			}
 			called = true
 			return fn(s)

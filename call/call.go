@@ -62,7 +62,8 @@ type Options struct {
 	// the thread held, on the tracer's goroutine. Where it says why, the thread runs on for a short while and is looked at
 	// again, and others are tried, until Timeout: then Borrow fails with a *[BusyError].
 	Busy func(StoppedThread) (why string, err error)
-	// Entry is the function of When Entry, EntrySize how many bytes its code has.
+	// Entry is the function of When Entry, EntrySize how many bytes its code has. A thread inside it is found by looking,
+	// some hundred times a second, not by a breakpoint: of a function in which threads are rarely none may be found.
 	Entry     mem.Addr
 	EntrySize uint64
 	// StopAll holds all other threads for as long as one is borrowed. None of them may be busy then, since a lock that a
@@ -82,7 +83,7 @@ type When uint8
 const (
 	Safe  When = iota // where Busy says nothing against it
 	Now               // wherever it stands
-	Entry             // inside a call of Options.Entry that has just begun
+	Entry             // in the code of the function Options.Entry, whatever Busy says
 )
 
 const defaultTimeout = 10 * time.Second

@@ -69,20 +69,25 @@ func (e *NoPlaceError) Error() string {
 }
 
 // ExitedError says that a called function was about to end its thread or the process, or to execute another program.
-// The system call was not made and the thread is as it was before. What the function did first stays done: exit(3) has
-// run the exit handlers.
+// The system call was not made and the thread is as it was before, unless Ended. What the function did first stays done:
+// exit(3) has run the exit handlers.
 type ExitedError struct {
 	Tid    int
 	Nr     uint64 // of the system call: exit, exit_group, execve or execveat
 	Status int    // of exit and exit_group
-	Regs   ptrace.Regs
+	// Ended: it was pthread_exit, and the thread has ended. When that is noticed the C library no longer counts it among
+	// its threads, and would end the process with the last but one if it went on.
+	Ended bool
+	Regs  ptrace.Regs
 }
 
 func (e *ExitedError) Error() string {
-	switch e.Nr {
-	case unix.SYS_EXIT:
+	switch {
+	case e.Ended:
+		return fmt.Sprintf("borrowed code: has ended thread %d", e.Tid)
+	case e.Nr == unix.SYS_EXIT:
 		return fmt.Sprintf("borrowed code: was about to end thread %d (status %d)", e.Tid, e.Status)
-	case unix.SYS_EXIT_GROUP:
+	case e.Nr == unix.SYS_EXIT_GROUP:
 		return fmt.Sprintf("borrowed code: was about to end the process (status %d)", e.Status)
 	}
 	return "borrowed code: was about to execute another program"

@@ -18,8 +18,9 @@ import (
 // told from what it should. So the thread goes on from there.
 //
 // Only pthread_exit is more than a jump: it unwinds, jumps to where the thread began, destroys the thread's data, and
-// ends the thread. So a thread that has left is followed for a while; when it is about to end, its stack is put back as
-// it was, and it goes on from where it was interrupted.
+// ends the thread. So a thread that has left is followed for a while. When it is about to end, it may: the C library has
+// taken it out of its books. When it is about to end the process, as the last thread does, its stack is put back as it
+// was, and it goes on from where it was interrupted.
 const (
 	followCalls = 64
 	followTime  = 100 * time.Millisecond
@@ -111,8 +112,12 @@ func (s *Session) follow(ctx context.Context, nr, arg uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, followTime)
 	defer cancel()
 	for range followCalls {
+		ee := &ExitedError{Tid: s.Tid(), Nr: nr, Status: int(int32(arg)), Regs: s.regs}
+		if nr == unix.SYS_EXIT {
+			s.left, ee.Ended = true, true
+			return ee
+		}
 		if ends(nr) && s.own.saved.bytes != nil {
-			ee := &ExitedError{Tid: s.Tid(), Nr: nr, Status: int(int32(arg)), Regs: s.regs}
 			if err := s.plan.memory.WriteAt(s.own.saved.bytes, s.own.saved.at); err != nil {
 				return errors.Join(ee, err)
 			}

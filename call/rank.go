@@ -36,9 +36,17 @@ func (pl *Plan) candidates() ([]int, error) {
 	type ranked struct{ tid, rank int }
 	var list []ranked
 	for _, tid := range tids {
+		if name := pl.opts.Name; name != "" {
+			if st, err := pl.process.Stat(tid); err != nil || st.Comm != name {
+				continue
+			}
+		}
 		if r := rank(pl.process, tid); r != rankNever {
 			list = append(list, ranked{tid, r})
 		}
+	}
+	if len(list) == 0 && pl.opts.Name != "" {
+		return nil, fmt.Errorf("%d threads, none named %q that could be stopped: %w", len(tids), pl.opts.Name, ErrNoThread)
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%d threads, all ended or in uninterruptible sleep: %w", len(tids), ErrNoThread)
@@ -47,7 +55,7 @@ func (pl *Plan) candidates() ([]int, error) {
 	var out []int
 	for i, r := range list {
 		// The first thread is always among them: its stack has room for a frame also where others' have not (Go).
-		if i < rankMaxTries || r.tid == pl.process.Pid {
+		if i < rankMaxTries || r.tid == pl.process.Pid || pl.opts.waits() {
 			out = append(out, r.tid)
 		}
 	}

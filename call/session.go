@@ -113,7 +113,7 @@ func (s *Session) begin() error {
 		}
 	}
 	s.first = s.placing
-	return s.adopt()
+	return nil
 }
 
 // UseMemory makes [base, base+size) of the target, writable and nobody else's, the place of frames and stacks from now

@@ -225,13 +225,7 @@ func (pl *Plan) borrowAll(ctx context.Context, fn func(*Session, []StoppedThread
 	err = pl.all(ctx, &report, func(w *world, began time.Time) (*ptrace.Thread, error) {
 		// All are disturbed alike: the first thread comes first, since its stack has room for a frame in any program.
 		s := &Session{plan: pl, ctx: ctx, world: w}
-		for _, tid := range append([]int{pl.process.Pid}, tids...) {
-			if o := w.known[tid]; o != nil && !o.held {
-				s.thread = o.thread
-				break
-			}
-		}
-		if s.thread == nil {
+		if s.thread = w.first(append([]int{pl.process.Pid}, tids...)); s.thread == nil {
 			return nil, ErrNoThread
 		}
 		report.Tid = s.Tid()
