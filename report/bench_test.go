@@ -25,4 +25,11 @@ func BenchmarkReports(b *testing.B) {
 			}
 		}
 	})
+	b.Run("page.html", func(b *testing.B) {
+		for b.Loop() {
+			if err := HTML(io.Discard, s, HTMLOptions{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

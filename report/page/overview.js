@@ -260,7 +260,7 @@ function factList(about) {
   const add = (key, value) => dl.append(el('dt', '', key), el('dd', /^not (seen|counted)/.test(key) ? 'warning' : '', value));
   if (about.time) add('taken', clock(about.time));
   if (about.duration > 0) add('tracked for', duration(about.duration));
-  for (const [key, value] of about.info) add(key, value);
+  for (const [key, value] of about.info) add(key, /^\d+ bytes$/.test(value) ? size(parseInt(value, 10)) : value);
   return dl;
 }
 
