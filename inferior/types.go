@@ -36,7 +36,7 @@ func (t *typeSource) of(f *dso.Found, kind cexpr.EntityKind) *cexpr.Type {
 	}
 	address := uint64(f.Addr - f.Module.Bias)
 	if f.Kind() == dso.TLS {
-		address = 0
+		address = ^uint64(0) // it has none of its own: by name alone
 	}
 	ask := types.Function
 	if kind == cexpr.Object {
