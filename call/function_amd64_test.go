@@ -17,7 +17,11 @@ import (
 )
 
 // function finds a function by name, in the program's symbol table or in what its C library exports.
-func (tg *target) function(name string) mem.Addr {
+func (tg *target) function(name string) mem.Addr { return tg.symbol(name, elf.STT_FUNC) }
+
+func (tg *target) variable(name string) mem.Addr { return tg.symbol(name, elf.STT_OBJECT) }
+
+func (tg *target) symbol(name string, kind elf.SymType) mem.Addr {
 	tg.t.Helper()
 	maps, err := tg.proc.Maps()
 	if err != nil {
@@ -41,12 +45,12 @@ func (tg *target) function(name string) mem.Addr {
 		own, _ := f.Symbols()
 		exported, _ := f.DynamicSymbols()
 		for _, s := range append(own, exported...) {
-			if s.Name == name && s.Section != elf.SHN_UNDEF && elf.ST_TYPE(s.Info) == elf.STT_FUNC {
+			if s.Name == name && s.Section != elf.SHN_UNDEF && elf.ST_TYPE(s.Info) == kind {
 				return bias + mem.Addr(s.Value)
 			}
 		}
 	}
-	tg.t.Fatalf("no function %s", name)
+	tg.t.Fatalf("no symbol %s", name)
 	return 0
 }
 

@@ -174,7 +174,8 @@ static void *worker(void *p) {
 static void at_exit(void) { exits++; }
 static void at_thread_exit(void *p) { exits++; }
 
-static void on_usr1(int sig) {}
+static volatile long handled;
+static void on_usr1(int sig) { handled++; }
 
 static void say(const char *s) {
 	if (write(1, s, strlen(s)) < 0)
