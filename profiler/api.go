@@ -124,7 +124,8 @@ type Status struct {
 
 // DumpOptions say how to take a snapshot.
 type DumpOptions struct {
-	NoPause bool // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
+	Filter  *heap.Filter // leave out blocks that do not pass, one by one; nil leaves out none
+	NoPause bool         // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
 }
 
 // Dump is a snapshot and what it cost.

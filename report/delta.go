@@ -138,7 +138,7 @@ func signedCount(n int64) string {
 	return Count(n)
 }
 
-// deltaSummary describes a difference: "3.0 MiB live became 4.2 MiB in 5m0s: +1.2 MiB in +512 blocks".
+// deltaSummary describes a difference: "3.0 MiB live became 4.2 MiB in 5m0s: +1.2 MiB, +512 blocks".
 func deltaSummary(d *heap.Delta, m heap.Metric) string {
 	total := d.Total()
 	numbers := deltaNumbers(total, m)
@@ -153,7 +153,7 @@ func deltaSummary(d *heap.Delta, m heap.Metric) string {
 	}
 	b.WriteString(": " + numbers[0])
 	if m != heap.TempBlocks {
-		fmt.Fprintf(&b, " in %s blocks", numbers[1])
+		fmt.Fprintf(&b, ", %s blocks", numbers[1])
 	}
 	return b.String()
 }

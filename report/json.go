@@ -34,6 +34,12 @@ type Document struct {
 	Lines     []Source `json:"lines"`
 	Functions []Source `json:"functions"` // Line is 0
 
+	Modules []Named `json:"modules"` // own counts what was allocated there; blocks without a Python stack are in none
+	Types   []Named `json:"types"`
+	Threads []Named `json:"threads"`
+	Domains []Named `json:"domains"`
+	Ages    []Named `json:"ages"` // spans such as "1m to 2m"
+
 	Frames  []Place       `json:"frames,omitempty"`
 	Stacks  []Call        `json:"stacks,omitempty"`
 	Records []Measurement `json:"records,omitempty"`
@@ -78,6 +84,12 @@ type Source struct {
 	Cumulative Amounts `json:"cumulative"` // and of those allocated by what it called, each block once
 }
 
+// Named is a module, a type or the like, and what it accounts for.
+type Named struct {
+	Name string `json:"name"` // "" where blocks have none that is known
+	Amounts
+}
+
 // Call is a stack: a caller's stack and the frame of what it called.
 type Call struct {
 	Parent int32 `json:"parent"` // index in Stacks, smaller than this one's; -1 for none
@@ -103,6 +115,9 @@ func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 		Timeline: []Moment{},
 		Total:    amounts(s.Total()), Stackless: amounts(s.Stackless()),
 		Lines: sources(s.ByLine(), o.Metric), Functions: sources(s.ByFunction(), o.Metric),
+		Modules: named(s, heap.ByModule, o.Metric), Types: named(s, heap.ByType, o.Metric),
+		Threads: named(s, heap.ByThread, o.Metric), Domains: named(s, heap.ByDomain, o.Metric),
+		Ages: named(s, heap.ByAge, o.Metric),
 	}
 	if !s.Time.IsZero() {
 		d.Time = &s.Time
@@ -173,6 +188,18 @@ func amounts(v heap.Values) Amounts {
 
 func placeOf(f heap.Frame) Place {
 	return Place{Function: f.Func, File: f.File, Line: f.Line, FirstLine: f.FirstLine}
+}
+
+func named(s *heap.Snapshot, by heap.Grouping, m heap.Metric) []Named {
+	rows := s.By(by)
+	heap.SortRows(rows, m, false)
+	list := []Named{}
+	for _, r := range rows {
+		if !r.Own.IsZero() {
+			list = append(list, Named{Name: r.Name, Amounts: amounts(r.Own)})
+		}
+	}
+	return list
 }
 
 func sources(rows []heap.Row, m heap.Metric) []Source {

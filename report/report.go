@@ -68,6 +68,8 @@ func state(m heap.Metric) string {
 		return "allocated"
 	case heap.PeakBytes, heap.PeakBlocks:
 		return "live at the peak"
+	case heap.TempBlocks:
+		return "freed at once"
 	}
 	return "live"
 }
@@ -86,8 +88,12 @@ func inBlocks(m heap.Metric) heap.Metric { return inBytes(m).Other() }
 func summary(s *heap.Snapshot, m heap.Metric) string {
 	total := s.Total()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s in %s %s", Size(total[inBytes(m)]), state(m), Count(total[inBlocks(m)]),
-		plural(total[inBlocks(m)], "block", "blocks"))
+	if m == heap.TempBlocks {
+		fmt.Fprintf(&b, "%s of %s allocated blocks were %s", Count(total[m]), Count(total[heap.AllocBlocks]), state(m))
+	} else {
+		fmt.Fprintf(&b, "%s %s in %s %s", Size(total[inBytes(m)]), state(m), Count(total[inBlocks(m)]),
+			plural(total[inBlocks(m)], "block", "blocks"))
+	}
 	if s.Duration > 0 {
 		fmt.Fprintf(&b, ", tracked for %v", roundDuration(s.Duration))
 	}

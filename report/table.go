@@ -19,10 +19,14 @@ type TableOptions struct {
 	Width      int           // of the terminal in columns; 0 is no limit
 	Stack      bool          // below the table, the largest stack of the first row
 	Info       bool          // above the table, the snapshot's Info
+	Churn      bool          // what comes and goes: see Table
 }
 
 // Table writes a table of the lines, functions, types... with the most memory: bytes, blocks, share, place. A row "rest" sums
 // what is not shown, unless rows are cumulative (and so count blocks more than once).
+//
+// With Churn it is a table of what was allocated and freed again, by bytes, beside what is still live; Metric and Stack
+// are then left out of account. TEMPORARY is the part of the blocks that were freed again at once.
 func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 	out := newOutput(w, "table")
 	out.paragraph(summary(s, o.Metric), o.Width)
@@ -30,6 +34,10 @@ func Table(w io.Writer, s *heap.Snapshot, o TableOptions) error {
 		for _, kv := range s.Info {
 			out.paragraph(Printable(kv.Key)+": "+Printable(kv.Value), o.Width)
 		}
+	}
+	if o.Churn {
+		writeChurn(out, s, o)
+		return out.flush()
 	}
 	total := s.Total()
 	if total[o.Metric] == 0 {
@@ -99,9 +107,8 @@ func writeRows(out output, s *heap.Snapshot, rows []tableRow, o TableOptions) {
 	inB, inN := inBytes(o.Metric), inBlocks(o.Metric)
 	total := rows[len(rows)-1].values[o.Metric]
 	header := []string{"BYTES", "BLOCKS", "SHARE"}
-	if o.Metric == heap.TempBlocks { // of which the bytes are not known
-		inB = heap.AllocBytes
-		header = []string{"ALLOCATED", "TEMPORARY", "SHARE"}
+	if o.Metric == heap.TempBlocks {
+		header = []string{"TEMPORARY", "ALLOCATED", "SHARE"}
 	}
 	if o.Cumulative {
 		header = append([]string{"OWN"}, header...)
@@ -109,8 +116,13 @@ func writeRows(out output, s *heap.Snapshot, rows []tableRow, o TableOptions) {
 	lines := [][]string{header}
 	for _, r := range rows {
 		line := []string{Size(r.values[inB]), Count(r.values[inN]), Percent(share(r.values[o.Metric], total))}
+		own := Size(r.own[inB])
+		if o.Metric == heap.TempBlocks { // of which the bytes are not known
+			line[0], line[1] = Count(r.values[o.Metric]), Count(r.values[heap.AllocBlocks])
+			own = Count(r.own[o.Metric])
+		}
 		if o.Cumulative {
-			line = append([]string{Size(r.own[inB])}, line...)
+			line = append([]string{own}, line...)
 		}
 		lines = append(lines, line)
 	}

@@ -29,6 +29,14 @@ func Tree(w io.Writer, s *heap.Snapshot, o TreeOptions) error {
 		out.printf("Nothing was %s.\n", state(o.Metric))
 		return out.flush()
 	}
+	if o.Metric == heap.TempBlocks { // of which the bytes are not known
+		writeTree(out, root, o, []string{"TEMPORARY", "ALLOCATED", "SHARE"}, func(c heap.Change) []string {
+			return []string{
+				Count(c.New[o.Metric]), Count(c.New[heap.AllocBlocks]), Percent(share(c.New[o.Metric], total)),
+			}
+		})
+		return out.flush()
+	}
 	writeTree(out, root, o, []string{"BYTES", "BLOCKS", "SHARE"}, func(c heap.Change) []string {
 		return []string{
 			Size(c.New[inBytes(o.Metric)]), Count(c.New[inBlocks(o.Metric)]), Percent(share(c.New[o.Metric], total)),

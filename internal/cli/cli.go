@@ -79,9 +79,9 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.psCommand(), a.doctorCommand(), a.demoCommand(),
 		a.attachCommand(), a.statusCommand(), a.topCommand(), a.dumpCommand(), a.detachCommand(), a.repairCommand(),
-		a.reportCommand(),
+		a.reportCommand(), a.diffCommand(),
 		a.callCommand(), a.stackCommand(), a.symbolsCommand(), a.regsCommand(), a.peekCommand(), a.pokeCommand(),
-		exitCodesTopic(), jsonTopic())
+		exitCodesTopic(), jsonTopic(), filtersTopic())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

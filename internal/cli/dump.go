@@ -14,6 +14,7 @@ import (
 func (a *app) dumpCommand() *cobra.Command {
 	var out string
 	var noPause, asJSON bool
+	var flags filterFlags
 	c := &cobra.Command{
 		Use:   "dump PID",
 		Short: "Take a snapshot; tracking goes on",
@@ -23,6 +24,7 @@ func (a *app) dumpCommand() *cobra.Command {
 		Example: example(
 			"heaptap dump 4711", "to heaptap-4711-DATE-TIME.pb.gz",
 			"heaptap dump 4711 -o now.pb.gz", "to a file of your choice",
+			"heaptap dump 4711 --type dict --older 5m", "only these blocks, exactly",
 			"heaptap dump 4711 --no-pause", "don't stop it: may miss blocks",
 			"heaptap dump 4711 -o - | heaptap report -", "look at once"),
 		GroupID:           groupTrack,
@@ -36,13 +38,17 @@ func (a *app) dumpCommand() *cobra.Command {
 			if asJSON && out == "-" {
 				return wrongUse(c, "--json and -o - both want standard output")
 			}
+			filter, err := flags.parse()
+			if err != nil {
+				return err
+			}
 			path := out
 			if path == "" {
 				path = unusedName(fmt.Sprintf("heaptap-%d-%s", pid, a.Now().Format("20060102-150405")), ".pb.gz")
 			}
 			var d *profiler.Dump
 			size, err := a.output(path, func(w io.Writer) error {
-				if d, err = a.Engine.TakeDump(c.Context(), pid, profiler.DumpOptions{NoPause: noPause}); err != nil {
+				if d, err = a.Engine.TakeDump(c.Context(), pid, profiler.DumpOptions{NoPause: noPause, Filter: filter}); err != nil {
 					return err
 				}
 				return d.Snapshot.Write(w)
@@ -60,6 +66,7 @@ func (a *app) dumpCommand() *cobra.Command {
 	c.Flags().StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output")
 	c.Flags().BoolVar(&noPause, "no-pause", false, "read while the process runs on")
 	jsonFlag(c, &asJSON)
+	flags.add(a, c)
 	return c
 }
 
@@ -81,6 +88,7 @@ func (a *app) showDump(path string, size int64, noPause bool, d *profiler.Dump) 
 	g.add("  pause", fmt.Sprintf("%s; done in %s", pause, durationText(d.Took)))
 	g.write(a.Stderr, 0, nil)
 	a.notes(d.Notes)
+	a.noteUndecided(d.Snapshot)
 	if a.Term.Stderr && path != "-" {
 		a.hint("look at it with `heaptap report " + printable(path) + "`")
 	}

@@ -21,6 +21,7 @@ const (
 	ExitBadExpression
 	ExitNotSafe
 	ExitCallFailed
+	ExitNoMatch
 	ExitInterrupted ExitCode = 130
 )
 
@@ -45,5 +46,6 @@ var exitCodes = []struct {
 	{ExitBadExpression, "an expression is wrong, or names what is not there"},
 	{ExitNotSafe, "no thread is where the function may be called, or code is in use: nothing was done"},
 	{ExitCallFailed, "the called function crashed, did not return in time or left; the process goes on"},
+	{ExitNoMatch, "the filter lets nothing pass"},
 	{ExitInterrupted, "stopped by Ctrl-C or another signal"},
 }

@@ -41,6 +41,8 @@ func rules() []rule {
 		as(ExitUsage, func(e *usageError) []string {
 			return []string{cmp.Or(e.Hint, "`"+e.Command+" --help` shows how")}
 		}),
+		as(ExitUsage, func(*heap.FilterError) []string { return []string{"`heaptap help filters` has the language"} }),
+		as(ExitNoMatch, func(e *heap.NoMatchError) []string { return e.There }),
 		as(ExitFindings, func(*findings) []string { return nil }),
 		{code: ExitCallFailed, match: calleeFailed},
 		{code: ExitNotSafe, match: notSafe},
@@ -217,6 +219,7 @@ func (a *app) conclude(ctx context.Context, err error) ExitCode {
 	for _, line := range source {
 		fmt.Fprintf(a.Stderr, "%*s%s\n", len("error: "), "", line)
 	}
+	a.pointAt(err)
 	for _, h := range hints {
 		a.hint(h)
 	}

@@ -125,11 +125,20 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 	}, nil
 }
 
-func (f fakeEngine) TakeDump(context.Context, int, profiler.DumpOptions) (*profiler.Dump, error) {
+func (f fakeEngine) TakeDump(_ context.Context, _ int, o profiler.DumpOptions) (*profiler.Dump, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
 	s := fakeSnapshot()
+	if f.variant == "later" {
+		growSnapshot(s)
+	}
+	if o.Filter != nil {
+		var err error
+		if s, err = o.Filter.Apply(s); err != nil {
+			return nil, err
+		}
+	}
 	return &profiler.Dump{Snapshot: s, Pause: 4200 * time.Microsecond, Took: 31 * time.Millisecond,
 		Blocks: uint64(s.Total()[heap.InuseBlocks])}, nil
 }
@@ -155,6 +164,16 @@ func fakeSnapshot() *heap.Snapshot {
 			AllocBytes: 8192, AllocBlocks: 4},
 	}
 	return s
+}
+
+// growSnapshot makes of a snapshot one of five minutes later: a leak has grown, a cache is gone.
+func growSnapshot(s *heap.Snapshot) {
+	s.Time, s.Duration = s.Time.Add(5*time.Minute), s.Duration+5*time.Minute
+	grown, gone := &s.Records[0], &s.Records[1]
+	for _, v := range []*int64{&grown.InuseBytes, &grown.InuseBlocks, &grown.AllocBytes, &grown.AllocBlocks} {
+		*v *= 3
+	}
+	gone.InuseBytes, gone.InuseBlocks = 0, 0
 }
 
 func (f fakeEngine) Detach(context.Context, int) (*profiler.Detachment, error) {

@@ -30,6 +30,7 @@ type reportOptions struct {
 	source     bool
 	sourceRoot string
 
+	filter   filterFlags
 	metric   heap.Metric
 	grouping heap.Grouping
 	width    int    // of the terminal that the report goes to; 0: not limited
@@ -46,11 +47,10 @@ type reportFormat struct {
 
 func reportFormats() []reportFormat {
 	return []reportFormat{
-		{"table", "lines or functions with the most memory",
+		{"table", "lines, functions, types... with the most memory",
 			[]string{"by", "show", "blocks", "cumulative", "top", "stack", "info", "source", "source-root"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
-				err := report.Table(w, s, report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative,
-					Top: o.top, Width: o.width, Stack: o.stack, Info: o.info})
+				err := report.Table(w, s, o.table())
 				if err != nil || !o.source {
 					return err
 				}
@@ -79,7 +79,7 @@ func reportFormats() []reportFormat {
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Speedscope(w, s, report.SpeedscopeOptions{Metric: o.metric, Name: o.title})
 			}},
-		{"json", "for programs: totals, lines, functions", []string{"show", "blocks", "records"},
+		{"json", "for programs: totals, lines, functions, types...", []string{"show", "blocks", "records"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.JSON(w, s, report.JSONOptions{Metric: o.metric, Records: o.records})
 			}},
@@ -99,8 +99,9 @@ func (a *app) reportCommand() *cobra.Command {
 			"format; - is standard input.\n\n" + formatsHelp(formats),
 		Example: example(
 			"heaptap report now.pb.gz --stack", "and the largest stack",
-			"heaptap report now.pb.gz --by function --cumulative", "what was on the stack",
-			"heaptap report now.pb.gz --show allocated", "live or not",
+			"heaptap report now.pb.gz --by cumulative", "functions with all that they called",
+			"heaptap report now.pb.gz --by type --own --older 5m", "what own code keeps",
+			"heaptap report now.pb.gz --show churn", "what comes and goes",
 			"heaptap report now.pb.gz --as tree", "who called whom",
 			"heaptap report now.pb.gz --as flame -o now.html", "for the browser",
 			"heaptap report now.pb.gz --as html", "everything, for the browser",
@@ -113,33 +114,73 @@ func (a *app) reportCommand() *cobra.Command {
 			if i < 0 {
 				return wrongUse(c, "%q is no kind of report: %s", as, strings.Join(formatNames(formats), ", "))
 			}
-			if err := o.resolve(c, formats[i]); err != nil {
+			if err := o.resolve(c, formats[i].name, formats[i].flags); err != nil {
 				return err
 			}
-			return a.report(args[0], out, formats[i], o)
+			filter, err := o.filter.parse()
+			if err != nil {
+				return err
+			}
+			return a.report(args[0], out, formats[i], filter, o)
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&as, "as", "table", "the `KIND` of report: "+strings.Join(formatNames(formats), ", "))
 	f.StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output, the default save for flame and html")
-	f.StringVar(&o.show, "show", "live", "which blocks: live, allocated (ever) or peak")
-	f.BoolVar(&o.blocks, "blocks", false, "sort and weigh by blocks, not by bytes")
-	f.StringVar(&o.by, "by", "line", "tell apart by line or only by function")
-	f.BoolVar(&o.cumulative, "cumulative", false, "table: count what callees allocated, too")
-	f.IntVar(&o.top, "top", report.DefaultTop, "table: the `N` largest rows; 0 is all")
+	o.addFlags(a, c)
 	f.BoolVar(&o.stack, "stack", false, "table: the largest stack of the first row, too")
 	f.BoolVar(&o.info, "info", false, "table: what is known about the snapshot, too")
-	f.Float64Var(&o.minShare, "min-share", 100*report.DefaultMinShare,
-		"tree: leave out what has less than `PERCENT`; 0 is nothing")
-	f.BoolVar(&o.invert, "invert", false, "flame: what allocated first, its callers below")
 	f.BoolVar(&o.source, "source", false, "table, html: the source of those lines, too; html has it unless false")
 	f.StringVar(&o.sourceRoot, "source-root", "", "table, html: look for source below `DIR`, too")
 	f.BoolVar(&o.records, "records", false, "json: every stack and label, too")
 	a.fixedCompletion(c, "as", formatNames(formats)...)
-	a.fixedCompletion(c, "by", "line", "function")
-	a.fixedCompletion(c, "show", "live", "allocated", "peak")
+	o.filter.add(a, c)
 	return c
+}
+
+// addFlags gives a command the flags that say what is counted and how it is grouped.
+func (o *reportOptions) addFlags(a *app, c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.show, "show", "live", "which blocks: "+strings.Join(shown(), ", "))
+	f.BoolVar(&o.blocks, "blocks", false, "sort and weigh by blocks, not by bytes")
+	f.StringVar(&o.by, "by", "line", "tell apart by "+strings.Join(groupings(), ", "))
+	f.BoolVar(&o.cumulative, "cumulative", false, "table: count what callees allocated, too")
+	f.IntVar(&o.top, "top", report.DefaultTop, "table: the `N` largest rows; 0 is all")
+	f.Float64Var(&o.minShare, "min-share", 100*report.DefaultMinShare,
+		"tree: leave out what has less than `PERCENT`; 0 is nothing")
+	f.BoolVar(&o.invert, "invert", false, "flame: what allocated first, its callers below")
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "metric" {
+			name = "show"
+		}
+		return pflag.NormalizedName(name)
+	})
+	a.fixedCompletion(c, "by", groupings()...)
+	a.fixedCompletion(c, "show", shown()...)
+}
+
+// groupings are the values of --by.
+func groupings() []string {
+	var names []string
+	for g := range heap.NumGroupings {
+		names = append(names, g.String())
+		if g == heap.ByFunction {
+			names = append(names, byCumulative)
+		}
+	}
+	return names
+}
+
+// byCumulative is by function, with what it called.
+const byCumulative = "cumulative"
+
+// shown are the values of --show.
+func shown() []string { return []string{"live", "allocated", "peak", "temporary", "churn"} }
+
+func (o reportOptions) table() report.TableOptions {
+	return report.TableOptions{Metric: o.metric, By: o.grouping, Cumulative: o.cumulative, Top: o.top, Width: o.width,
+		Stack: o.stack, Info: o.info, Churn: o.show == "churn"}
 }
 
 func formatNames(formats []reportFormat) []string {
@@ -161,18 +202,28 @@ func formatsHelp(formats []reportFormat) string {
 }
 
 // resolve checks the flags and turns them into what package report wants.
-func (o *reportOptions) resolve(c *cobra.Command, format reportFormat) error {
-	general := []string{"as", "output", "help"}
+func (o *reportOptions) resolve(c *cobra.Command, format string, heard []string) error {
+	heard = append([]string{"as", "output", "help", "for", "no-pause", "json"}, slices.Concat(heard, filterNames())...)
 	var deaf error
 	c.Flags().Visit(func(f *pflag.Flag) {
-		if !slices.Contains(general, f.Name) && !slices.Contains(format.flags, f.Name) {
-			deaf = wrongUse(c, "--%s does nothing with --as %s", f.Name, format.name)
+		if !slices.Contains(heard, f.Name) {
+			deaf = wrongUse(c, "--%s does nothing with --as %s", f.Name, format)
 		}
 	})
 	if deaf != nil {
 		return deaf
 	}
 	switch o.show {
+	case "churn":
+		if format != "table" {
+			return wrongUse(c, "--show churn is a table: leave --as %s out", format)
+		}
+		o.metric = heap.AllocBytes
+	case "temporary":
+		if !slices.Contains([]string{"table", "tree", "folded", "json", "csv"}, format) {
+			return wrongUse(c, "--show temporary counts blocks only; --as %s wants bytes, too", format)
+		}
+		o.metric = heap.TempBlocks
 	case "live":
 		o.metric = heap.InuseBytes
 	case "allocated":
@@ -180,27 +231,44 @@ func (o *reportOptions) resolve(c *cobra.Command, format reportFormat) error {
 	case "peak":
 		o.metric = heap.PeakBytes
 	default:
-		return wrongUse(c, "--show %q: it is live, allocated or peak", o.show)
+		return wrongUse(c, "--show %q: it is one of %s", o.show, strings.Join(shown(), ", "))
 	}
 	if o.blocks {
 		o.metric = o.metric.Other()
 	}
-	switch o.by {
-	case "line":
-		o.grouping = heap.ByLine
-	case "function":
-		o.grouping = heap.ByFunction
-	default:
-		return wrongUse(c, "--by %q: it is line or function", o.by)
+	if err := o.resolveGrouping(c, format); err != nil {
+		return err
 	}
 	if !c.Flags().Changed("source") {
-		o.source = format.name == "html" || o.sourceRoot != ""
+		o.source = format == "html" || o.sourceRoot != ""
 	}
 	if o.minShare == 0 {
 		o.minShare = -1 // package report's zero is its default
 	}
 	if o.top == 0 {
 		o.top = -1
+	}
+	return nil
+}
+
+// resolveGrouping takes --by.
+func (o *reportOptions) resolveGrouping(c *cobra.Command, format string) error {
+	by := o.by
+	if by == byCumulative {
+		by, o.cumulative = heap.ByFunction.String(), true
+	}
+	for o.grouping = 0; o.grouping < heap.NumGroupings && o.grouping.String() != by; {
+		o.grouping++
+	}
+	if o.grouping == heap.NumGroupings {
+		return wrongUse(c, "--by %q: it is one of %s", o.by, strings.Join(groupings(), ", "))
+	}
+	tabular := slices.Contains([]string{"table", "json", "csv"}, format)
+	switch {
+	case !tabular && (o.grouping != heap.ByLine && o.grouping != heap.ByFunction || o.by == byCumulative):
+		return wrongUse(c, "--by %s is for tables; --as %s tells apart by line or function", o.by, format)
+	case o.source && o.grouping != heap.ByLine && o.grouping != heap.ByFunction:
+		return wrongUse(c, "--source shows lines; it does nothing with --by %s", o.by)
 	}
 	return nil
 }
@@ -223,25 +291,39 @@ func (o reportOptions) sources() report.Sources {
 }
 
 // report shows the snapshot in the file at path.
-func (a *app) report(path, out string, format reportFormat, o reportOptions) error {
+func (a *app) report(path, out string, format reportFormat, filter *heap.Filter, o reportOptions) error {
 	s, err := a.readSnapshot(path)
 	if err != nil {
 		return err
 	}
-	o.title = strings.TrimSuffix(filepath.Base(path), ".pb.gz")
-	if path == "-" {
-		o.title = "heaptap"
+	if s, err = a.apply(filter, s); err != nil {
+		return err
 	}
+	o.title = titleOf(path)
+	return a.writeReport(out, format.file, &o, func(w io.Writer) error { return format.write(w, s, o) })
+}
+
+// titleOf is what a page about a file is called.
+func titleOf(path string) string {
+	if path == "-" {
+		return "heaptap"
+	}
+	return strings.TrimSuffix(filepath.Base(path), ".pb.gz")
+}
+
+// writeReport runs write on what out names, or where that is "", on a file called like the report with the extension,
+// or standard output where there is none. It sets the options' width.
+func (a *app) writeReport(out, extension string, o *reportOptions, write func(io.Writer) error) error {
 	if out == "" {
 		out = "-"
-		if format.file != "" {
-			out = o.title + format.file
+		if extension != "" {
+			out = o.title + extension
 		}
 	}
 	if out == "-" {
 		o.width = a.Term.Width()
 	}
-	size, err := a.output(out, func(w io.Writer) error { return format.write(w, s, o) })
+	size, err := a.output(out, write)
 	if err == nil && out != "-" {
 		fmt.Fprintf(a.Stderr, "wrote %s (%s)\n", a.stderrStyle().bold(printable(out)), sizeText(uint64(size)))
 	}
