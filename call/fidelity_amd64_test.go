@@ -99,12 +99,72 @@ func (a arena) cycle(s *Session, x uint64) error {
 	return err
 }
 
+// The functions that the fidelity tests call: where the arena's data begin, the test says where they are.
+const (
+	callGetpid = iota
+	callSnprintf
+	callUsleep
+	callTable
+)
+
+// table writes the addresses of the functions that callCycle calls.
+func (tg *target) table(pl *Plan, a arena) {
+	tg.t.Helper()
+	b := words(uint64(tg.function("getpid")), uint64(tg.function("snprintf")), uint64(tg.function("usleep")))
+	if err := pl.memory.WriteAt(b, a.data); err != nil {
+		tg.t.Fatal(err)
+	}
+}
+
+// callCycle is what they do with functions: on the session's own memory, with all registers changed, with scratch memory,
+// variadic with a vector register, sleeping, and often.
+func (a arena) callCycle(s *Session, x uint64) error {
+	m := s.plan.memory
+	var fn [callTable]mem.Addr
+	for i := range fn {
+		var err error
+		if fn[i], err = mem.Pointer(m, a.data+mem.Addr(8*i)); err != nil {
+			return err
+		}
+	}
+	r, err := s.Call(a.code, ints(x, 7))
+	if err != nil || r.RAX != x+14 {
+		return fmt.Errorf("payload returned %d, want %d, %w", r.RAX, x+14, err)
+	}
+	buf, err := s.Map(pageSize, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return err
+	}
+	if err := m.WriteAt([]byte("%.3f %s %lu\x00"), buf); err != nil {
+		return err
+	}
+	args := ints(uint64(buf+100), 200, uint64(buf), uint64(buf), x)
+	args.Vector[0], args.AL = f64(1.5), 1
+	want := fmt.Sprintf("1.500 %%.3f %%s %%lu %d", x)
+	text := make([]byte, len(want))
+	if r, err = s.Call(fn[callSnprintf], args); err == nil {
+		err = m.ReadAt(text, buf+100)
+	}
+	if err != nil || int(r.RAX) != len(want) || string(text) != want {
+		return fmt.Errorf("snprintf: %d, %q, want %q, %w", r.RAX, text, want, err)
+	}
+	if r, err = s.Call(fn[callUsleep], ints(300)); err != nil || r.RAX != 0 {
+		return fmt.Errorf("usleep: %d, %w", r.RAX, err)
+	}
+	for range 5 {
+		if r, err = s.Call(fn[callGetpid], Args{}); err != nil || int(r.RAX) != s.plan.process.Pid {
+			return fmt.Errorf("getpid: %d, %w", r.RAX, err)
+		}
+	}
+	return nil
+}
+
 // TestRegisters borrows a thread that checks all its registers, again and again.
 func TestRegisters(t *testing.T) {
 	ctx := deadline(t)
 	code := payload(t)
 	bin := compile(t, "regs", "-mno-red-zone")
-	for _, mode := range []string{"quiet", "storm", "altstack"} {
+	for _, mode := range []string{"quiet", "storm", "altstack", "handler"} {
 		t.Run(mode, func(t *testing.T) {
 			var args []string
 			if mode != "quiet" {
@@ -113,8 +173,13 @@ func TestRegisters(t *testing.T) {
 			tg := start(t, bin, args...)
 			a := tg.install(tg.plan(Options{}), code)
 			pl := tg.plan(Options{Tid: tg.second()})
+			tg.table(pl, a)
 			for i := range 700 * soak(t) {
-				if _, err := pl.Borrow(ctx, func(s *Session) error { return a.cycle(s, uint64(i)) }); err != nil {
+				cycle := a.cycle
+				if i%2 == 0 {
+					cycle = a.callCycle
+				}
+				if _, err := pl.Borrow(ctx, func(s *Session) error { return cycle(s, uint64(i)) }); err != nil {
 					t.Fatalf("borrowing %d: %v", i, err)
 				}
 			}

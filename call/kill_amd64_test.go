@@ -60,6 +60,8 @@ func traceForever(spec string) error {
 		switch how {
 		case "borrow":
 			_, err = pl.Borrow(context.Background(), func(s *Session) error { return a.cycle(s, i) })
+		case "call":
+			_, err = pl.Borrow(context.Background(), func(s *Session) error { return a.callCycle(s, i) })
 		case "all":
 			_, err = pl.BorrowAll(context.Background(), func(s *Session, _ []StoppedThread) error { return a.cycle(s, i) })
 		case "freeze":
@@ -168,7 +170,7 @@ func (tg *target) sound(before health) {
 func points(t *testing.T, tg *target, how string, a arena, tid int) []string {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "points")
-	last := map[string]string{"borrow": "call/detached", "all": "call/released", "freeze": "call/released"}[how]
+	last := map[string]string{"borrow": "call/detached", "call": "call/detached", "all": "call/released", "freeze": "call/released"}[how]
 	cmd := tg.tracer(how, a, tid, fault.LogEnv+"="+log, fault.Env+"="+last+"#3=kill")
 	tg.killed(cmd)
 	b, err := os.ReadFile(log)
@@ -186,6 +188,8 @@ var mustReach = map[string][]string{
 		"call/armed", "call/blocked", "call/syscall-entered", "call/syscall-done", "call/marker-entered", "call/marker-done",
 		"call/restoring", "ptrace/xstate-restored", "ptrace/mask-restored", "ptrace/interrupted", "ptrace/regs-restored",
 		"call/restored", "call/tidied", "call/detached"},
+	"call": {"call/arena-mapped", "call/written", "call/marker-entered", "call/marker-done", "call/arena-unmapped",
+		"call/detached"},
 	"all":    {"call/all-seized", "call/all-stopped", "call/armed", "call/detached", "call/released"},
 	"freeze": {"call/all-seized", "call/all-stopped", "call/released"},
 }
@@ -195,7 +199,7 @@ func TestKillAtEachPoint(t *testing.T) {
 	code := payload(t)
 	bin := compile(t, "regs", "-mno-red-zone")
 	for _, c := range []struct{ how, mode string }{
-		{"borrow", "quiet"}, {"borrow", "storm"}, {"all", "storm"}, {"freeze", "storm"},
+		{"borrow", "quiet"}, {"borrow", "storm"}, {"call", "storm"}, {"all", "storm"}, {"freeze", "storm"},
 	} {
 		t.Run(c.how+" "+c.mode, func(t *testing.T) {
 			var args []string
@@ -204,6 +208,7 @@ func TestKillAtEachPoint(t *testing.T) {
 			}
 			tg := start(t, bin, args...)
 			a := tg.install(tg.plan(Options{}), code)
+			tg.table(tg.plan(Options{}), a)
 			tid := tg.second()
 			names := points(t, tg, c.how, a, tid)
 			for _, must := range mustReach[c.how] {
@@ -226,6 +231,51 @@ func TestKillAtEachPoint(t *testing.T) {
 			tg.finish()
 		})
 	}
+}
+
+// TestKillAtEachRequest kills a tracer after each ptrace request of a borrowing that calls functions.
+func TestKillAtEachRequest(t *testing.T) {
+	code := payload(t)
+	bin := compile(t, "regs", "-mno-red-zone")
+	for _, mode := range []string{"storm", "handler"} {
+		t.Run(mode, func(t *testing.T) {
+			tg := start(t, bin, mode)
+			a := tg.install(tg.plan(Options{}), code)
+			tg.table(tg.plan(Options{}), a)
+			tid := tg.second()
+			n := tg.requests(a, tid)
+			tg.recover(a, tid)
+			before := tg.settled()
+			orphans, step := 0, 2/min(soak(t), 2)
+			first := int(time.Now().UnixNano()) % step // every other request in each run, by default
+			for hit := 1 + first; hit <= n; hit += step {
+				tg.killed(tg.tracer("call", a, tid, fmt.Sprintf("%s=ptrace/request#%d=kill", fault.Env, hit)))
+				orphans += tg.recover(a, tid)
+				tg.sound(before)
+				if t.Failed() {
+					t.Fatalf("after a kill at request %d", hit)
+				}
+			}
+			t.Logf("%d requests, %d threads were left in borrowed code", n, orphans)
+			tg.finish()
+		})
+	}
+}
+
+// requests counts the ptrace requests from the start of one borrowing that calls functions to its end.
+func (tg *target) requests(a arena, tid int) int {
+	tg.t.Helper()
+	log := filepath.Join(tg.t.TempDir(), "requests")
+	tg.killed(tg.tracer("call", a, tid, fault.LogEnv+"="+log, fault.Env+"=call/detached#1=kill"))
+	b, err := os.ReadFile(log)
+	if err != nil {
+		tg.t.Fatal(err)
+	}
+	n := strings.Count(string(b), "ptrace/request\n")
+	if n < 50 {
+		tg.t.Fatalf("%d requests in a borrowing", n)
+	}
+	return n
 }
 
 // TestErrorAtCommit has a commit fail, as when the target is killed by somebody else: nothing has changed yet.
@@ -282,11 +332,13 @@ func newRand(t *testing.T) *rand.Rand {
 func TestKillAtRandom(t *testing.T) {
 	tg := start(t, compile(t, "regs", "-mno-red-zone"), "storm")
 	a := tg.install(tg.plan(Options{}), payload(t))
+	tg.table(tg.plan(Options{}), a)
 	tids := []int{tg.second()}
 	tg.recover(a, tids[0])
 	before := tg.settled()
 	n := 120 * soak(t)
-	orphans := tg.killAtRandom(newRand(t), n, a, []string{"borrow", "borrow", "all"}, tids, func() { tg.sound(before) })
+	how := []string{"borrow", "call", "call", "all"}
+	orphans := tg.killAtRandom(newRand(t), n, a, how, tids, func() { tg.sound(before) })
 	t.Logf("%d kills, %d threads were left in borrowed code", n, orphans)
 	tg.finish()
 }
@@ -296,6 +348,7 @@ func TestKillAtRandom(t *testing.T) {
 func TestKillBlocking(t *testing.T) {
 	tg := start(t, compile(t, "blocking", "-lrt"))
 	a := tg.install(tg.plan(Options{}), payload(t))
+	tg.table(tg.plan(Options{}), a)
 	tids, err := tg.proc.Threads()
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +356,8 @@ func TestKillBlocking(t *testing.T) {
 	tg.recover(a, tids[0])
 	before := tg.health()
 	n := 120 * soak(t)
-	orphans := tg.killAtRandom(newRand(t), n, a, []string{"borrow", "borrow", "all", "freeze"}, tids, func() {
+	how := []string{"borrow", "call", "call", "all", "freeze"}
+	orphans := tg.killAtRandom(newRand(t), n, a, how, tids, func() {
 		if diff := cmp.Diff(before.Maps, tg.health().Maps); diff != "" {
 			t.Error(diff)
 		}

@@ -49,13 +49,18 @@ func TestBlockingCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tg.table(tg.plan(Options{}), a)
 	cycles := 0
 	for end := time.Now().Add(time.Duration(5*soak(t)) * time.Second); time.Now().Before(end); cycles++ {
 		pl := tg.plan(Options{Tid: tids[rnd.IntN(len(tids))]})
 		var err error
 		switch cycles % 50 {
 		default:
-			_, err = pl.Borrow(ctx, func(s *Session) error { return a.cycle(s, uint64(cycles)) })
+			cycle := a.cycle
+			if cycles%2 == 0 {
+				cycle = a.callCycle
+			}
+			_, err = pl.Borrow(ctx, func(s *Session) error { return cycle(s, uint64(cycles)) })
 		case 10:
 			_, err = pl.Freeze(ctx, func() error { return nil })
 		case 20:

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/heaptap/heaptap/internal/fault"
 	"github.com/heaptap/heaptap/mem"
 )
 
@@ -49,7 +50,9 @@ func (t *Tracer) Adopt(tid int) *Thread { return &Thread{Tid: tid, tracer: t} }
 // request makes one ptrace call. RawSyscall keeps the runtime's scheduler out of it: a return from Syscall may have to
 // wait for a processor while the target is stopped.
 func (t *Thread) request(req int, addr, data uintptr) error {
-	return t.errno(rawPtrace(req, t.Tid, addr, data))
+	err := t.errno(rawPtrace(req, t.Tid, addr, data))
+	fault.Point("ptrace/request")
+	return err
 }
 
 func rawPtrace(req, tid int, addr, data uintptr) syscall.Errno {

@@ -170,15 +170,29 @@ static void *checker(void *p) {
 
 static void on_alarm(int sig) { handled++; }
 
+// check_in_handler has the checker inside a signal handler, on the alternate stack.
+static void in_handler(int sig) { checker(0); }
+static void *check_in_handler(void *p) {
+	static char altstack[64 << 10];
+	stack_t ss = {.ss_sp = altstack, .ss_size = sizeof altstack};
+	struct sigaction sa = {.sa_handler = in_handler, .sa_flags = SA_ONSTACK};
+	sigaltstack(&ss, 0);
+	sigaction(SIGUSR1, &sa, 0);
+	raise(SIGUSR1);
+	return p;
+}
+
 int main(int argc, char **argv) {
-	// "storm": a signal every half millisecond, on the checker's stack; "altstack": on another.
-	int storm = argc > 1;
+	// "storm": a signal every half millisecond, on the checker's stack; "altstack": on another; "handler": no signals, but
+	// the checker itself is in the handler of one, on an alternate stack.
+	int handler = argc > 1 && !strcmp(argv[1], "handler");
+	int storm = argc > 1 && !handler;
 	alternate = argc > 1 && !strcmp(argv[1], "altstack");
 	sigset_t alarm;
 	sigemptyset(&alarm);
 	sigaddset(&alarm, SIGALRM);
 	pthread_t t;
-	pthread_create(&t, 0, checker, 0);
+	pthread_create(&t, 0, handler ? check_in_handler : checker, 0);
 	if (storm) {
 		// SA_NODEFER: the checker's signal mask is the same inside the handler and outside.
 		struct sigaction sa = {.sa_handler = on_alarm,
