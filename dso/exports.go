@@ -96,10 +96,13 @@ func (m *Module) symbolCount() (uint32, error) {
 // bulk reads n bytes of the module at base, a table that the target claims. It grows with what can really be read.
 func (m *Module) bulk(base mem.Addr, n, max uint64) ([]byte, error) {
 	const step = 1 << 20
+	if n == 0 {
+		return nil, nil
+	}
 	if n > max {
 		return nil, fmt.Errorf("table of %d bytes at %v: more than the %d that are read", n, base, max)
 	}
-	if _, err := m.within(base, 0, n); n > 0 && err != nil {
+	if _, err := m.within(base, 0, n); err != nil {
 		return nil, err
 	}
 	var out []byte

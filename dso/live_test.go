@@ -378,6 +378,19 @@ func TestVDSO(t *testing.T) {
 	if err != nil || !vdso.Executable(sym.Addr) || sym.Version != "LINUX_2.6" {
 		t.Errorf("__vdso_clock_gettime: %+v, %v in %v", sym, err, vdso)
 	}
+	s := NewSymbols(ms)
+	for _, name := range []string{"__vdso_clock_gettime", "vdso!clock_gettime", "[vdso]!clock_gettime",
+		"linux-vdso.so.1!__vdso_clock_gettime@LINUX_2.6"} {
+		if got, err := s.Resolve(name); err != nil || got.Addr != sym.Addr || got.Source != VDSO || got.Module != vdso {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := s.Resolve("clock_gettime"); err != nil || !got.Module.is("libc") {
+		t.Errorf("clock_gettime: %+v, %v; want libc's", got, err)
+	}
+	if got, off, ok := s.At(sym.Addr + 1); !ok || got.Addr != sym.Addr || off != 1 {
+		t.Errorf("in the vDSO: %+v, %d, %v", got, off, ok)
+	}
 	if name, err := vdso.Soname(); err != nil || name != "linux-vdso.so.1" {
 		t.Errorf("soname %q, %v", name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -227,58 +228,64 @@ func (r *running) one(t *testing.T, what, version, name string) mem.Addr {
 	return 0
 }
 
-func eachForm(t *testing.T, test func(t *testing.T, f form, r *running, s *Symbols)) {
+// Everything that is told of a program is right, however it was built and stripped.
+func TestForms(t *testing.T) {
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			r := f.start(t)
-			test(t, f, r, r.symbols(t))
+			for name, check := range map[string]func(*testing.T, form, *running, *Symbols){
+				"names of program": checkNamesOfProgram, "debug": checkDebug, "at": checkAt,
+				"names of libraries": checkNamesOfLibraries, "indirect": checkIndirect, "copy": checkCopiedVariable,
+				"slots": checkSlots, "pointers": checkPointers, "PLT": checkPLT,
+			} {
+				t.Run(name, func(t *testing.T) { check(t, f, r, r.symbols(t)) })
+			}
+			t.Run("lazy", func(t *testing.T) { checkLazySlots(t, f, r, r.symbols(t)) }) // it binds one
 		})
 	}
 }
 
 // What the program says of itself is found by name, from the source that it was put into.
-func TestNamesOfProgram(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		for _, name := range []string{"hidden_helper", "names!hidden_helper", "names.c:hidden_helper", "hidden_object",
-			"testdata/names.c:hidden_helper", "names!names.c:hidden_object"} {
-			plain := name[strings.LastIndexAny(name, "!:")+1:]
-			want := r.one(t, "own", "-", plain)
-			got, err := s.Resolve(name)
-			if f.bare {
-				if notFound := (*NotFoundError)(nil); !errors.As(err, &notFound) {
-					t.Errorf("%s in a stripped program: %+v, %v", name, got, err)
-				}
-				continue
-			}
-			if f.source == MiniDebugInfo && (strings.HasSuffix(name, "object") || strings.Contains(name, ":")) {
-				continue // it tells only functions, without their files
-			}
-			file := "names.c"
-			if f.source == MiniDebugInfo {
-				file = ""
-			}
-			if err != nil || got.Addr != want || got.Source != f.source || got.File != file || !got.Module.Main {
-				t.Errorf("%s: %+v, %v; want %v from %v", name, got, err, want, f.source)
-			}
-		}
+func checkNamesOfProgram(t *testing.T, f form, r *running, s *Symbols) {
+	for _, name := range []string{"hidden_helper", "names!hidden_helper", "names.c:hidden_helper", "hidden_object",
+		"testdata/names.c:hidden_helper", "names!names.c:hidden_object"} {
+		plain := name[strings.LastIndexAny(name, "!:")+1:]
+		want := r.one(t, "own", "-", plain)
+		got, err := s.Resolve(name)
 		if f.bare {
-			return
+			if notFound := (*NotFoundError)(nil); !errors.As(err, &notFound) {
+				t.Errorf("%s in a stripped program: %+v, %v", name, got, err)
+			}
+			continue
 		}
-		if got, err := s.Resolve("global_function"); err != nil || got.Addr != r.one(t, "own", "-", "global_function") {
-			t.Errorf("global_function: %+v, %v", got, err)
+		if f.source == MiniDebugInfo && (strings.HasSuffix(name, "object") || strings.Contains(name, ":")) {
+			continue // it tells only functions, without their files
 		}
+		file := "names.c"
 		if f.source == MiniDebugInfo {
-			return
+			file = ""
 		}
-		if got, err := s.Resolve("thread_local_object"); err != nil || got.Kind() != TLS || got.Size != 4 {
-			t.Errorf("thread_local_object: %+v, %v", got, err)
+		if err != nil || got.Addr != want || got.Source != f.source || got.File != file || !got.Module.Main {
+			t.Errorf("%s: %+v, %v; want %v from %v", name, got, err, want, f.source)
 		}
-		testTwins(t, r, s)
-		if f.more != nil {
-			f.more(t, f, r, s)
-		}
-	})
+	}
+	if f.bare {
+		return
+	}
+	if got, err := s.Resolve("global_function"); err != nil || got.Addr != r.one(t, "own", "-", "global_function") {
+		t.Errorf("global_function: %+v, %v", got, err)
+	}
+	if f.source == MiniDebugInfo {
+		return
+	}
+	if got, err := s.Resolve("thread_local_object"); err != nil || got.Kind() != TLS || got.Size != 4 {
+		t.Errorf("thread_local_object: %+v, %v", got, err)
+	}
+	testTwins(t, r, s)
+	if f.more != nil {
+		f.more(t, f, r, s)
+	}
 }
 
 // testTwins: two statics of one name are told apart by their files, and only so.
@@ -296,101 +303,95 @@ func testTwins(t *testing.T, r *running, s *Symbols) {
 }
 
 // Debug information is read from wherever it is, and tells the source file of a global function.
-func TestDebug(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		d, err := s.Modules()[0].Debug()
-		if !f.debug {
-			if !errors.Is(err, ErrNoDebug) {
-				t.Errorf("Debug: %v, %v", d, err)
-			}
-			return
+func checkDebug(t *testing.T, f form, r *running, s *Symbols) {
+	d, err := s.Modules()[0].Debug()
+	if !f.debug {
+		if !errors.Is(err, ErrNoDebug) {
+			t.Errorf("Debug: %v, %v", d, err)
 		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Source != f.source {
+		t.Errorf("from %v, want %v", d.Source, f.source)
+	}
+	units := d.Reader()
+	var names []string
+	for e, err := units.Next(); e != nil || err != nil; e, err = units.Next() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.Source != f.source {
-			t.Errorf("from %v, want %v", d.Source, f.source)
+		if name, ok := e.Val(dwarf.AttrName).(string); ok && e.Tag == dwarf.TagSubprogram {
+			names = append(names, name)
 		}
-		units := d.Reader()
-		var names []string
-		for e, err := units.Next(); e != nil || err != nil; e, err = units.Next() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name, ok := e.Val(dwarf.AttrName).(string); ok && e.Tag == dwarf.TagSubprogram {
-				names = append(names, name)
-			}
+	}
+	for _, want := range []string{"hidden_helper", "twin_of_other_file", "main"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("no %s among the subprograms %v", want, names)
 		}
-		for _, want := range []string{"hidden_helper", "twin_of_other_file", "main"} {
-			if !slices.Contains(names, want) {
-				t.Errorf("no %s among the subprograms %v", want, names)
-			}
-		}
-		got, err := s.Resolve("names.c:global_function")
-		if err != nil || got.Addr != r.one(t, "own", "-", "global_function") {
-			t.Errorf("names.c:global_function: %+v, %v", got, err)
-		}
-		if got, err := s.Resolve("names2.c:global_function"); err == nil {
-			t.Errorf("names2.c:global_function: %+v", got)
-		}
-	})
+	}
+	got, err := s.Resolve("names.c:global_function")
+	if err != nil || got.Addr != r.one(t, "own", "-", "global_function") {
+		t.Errorf("names.c:global_function: %+v, %v", got, err)
+	}
+	if got, err := s.Resolve("names2.c:global_function"); err == nil {
+		t.Errorf("names2.c:global_function: %+v", got)
+	}
 }
 
 // At is the reverse of Lookup, in the middle of things too.
-func TestAt(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		for _, said := range append(r.all("own"), r.all("libc")...) {
-			static := strings.Contains("hidden_helper twin hidden_object", said.name)
-			if f.bare && static || f.source == MiniDebugInfo && strings.HasSuffix(said.name, "object") {
-				continue
-			}
-			got, off, ok := s.At(said.addr + 2)
-			if !ok || got.Addr != said.addr || off != 2 {
-				t.Errorf("%s+2: %+v, %d, %v; want %v", said.name, got, off, ok, said.addr)
-				continue
-			}
-			// An alias may be called otherwise; musl's malloc is one of __libc_malloc, glibc's strtol of strtoll.
-			if all, err := s.Lookup(said.name); err != nil || got.Name != said.name && all[0].Addr != got.Addr {
-				t.Errorf("%s+2 is called %s", said.name, got.Name)
-			}
+func checkAt(t *testing.T, f form, r *running, s *Symbols) {
+	for _, said := range append(r.all("own"), r.all("libc")...) {
+		static := strings.Contains("hidden_helper twin hidden_object", said.name)
+		if f.bare && static || f.source == MiniDebugInfo && strings.HasSuffix(said.name, "object") {
+			continue
 		}
-		if got, off, ok := s.At(0x10); ok {
-			t.Errorf("an address of nothing: %+v, %d", got, off)
+		got, off, ok := s.At(said.addr + 2)
+		if !ok || got.Addr != said.addr || off != 2 {
+			t.Errorf("%s+2: %+v, %d, %v; want %v", said.name, got, off, ok, said.addr)
+			continue
 		}
-	})
+		// An alias may be called otherwise; musl's malloc is one of __libc_malloc, glibc's strtol of strtoll.
+		if all, err := s.Lookup(said.name); err != nil || got.Name != said.name && all[0].Addr != got.Addr {
+			t.Errorf("%s+2 is called %s", said.name, got.Name)
+		}
+	}
+	if got, off, ok := s.At(0x10); ok {
+		t.Errorf("an address of nothing: %+v, %d", got, off)
+	}
 }
 
 // Names of libraries are where dlsym and dlvsym say: of a library that was opened late, and of one that was opened twice.
-func TestNamesOfLibraries(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		if f.static {
-			return
-		}
-		for _, said := range r.all("libc") {
-			for _, name := range []string{said.name, "libc!" + said.name} {
-				if f.cc != "" && said.name != name {
-					continue // musl's is called by its file's name, which distributions choose
-				}
-				if got, err := s.Resolve(name); err != nil || got.Addr != said.addr {
-					t.Errorf("%s: %+v, %v; want %v", name, got, err, said.addr)
-				}
+func checkNamesOfLibraries(t *testing.T, f form, r *running, s *Symbols) {
+	if f.static {
+		return
+	}
+	for _, said := range r.all("libc") {
+		for _, name := range []string{said.name, "libc!" + said.name} {
+			if f.cc != "" && said.name != name {
+				continue // musl's is called by its file's name, which distributions choose
+			}
+			if got, err := s.Resolve(name); err != nil || got.Addr != said.addr {
+				t.Errorf("%s: %+v, %v; want %v", name, got, err, said.addr)
 			}
 		}
-		late := r.one(t, "late", "-", "late_function")
-		copies := 1 + len(r.all("again"))
-		all, err := s.Lookup("late_function")
-		if err != nil || len(all) != copies || all[0].Addr != late {
-			t.Errorf("late_function: %+v, %v; want %d, %v first", all, err, copies, late)
-		}
-		_, err = s.Resolve("late.so!late_function")
-		if ambiguous := (*AmbiguousError)(nil); errors.As(err, &ambiguous) != (copies == 2) {
-			t.Errorf("late_function in %d link namespaces: %v", copies, err)
-		}
-		if all, err := s.Lookup("late.so!internal_of_library"); !f.bare && (err != nil || len(all) != copies) {
-			t.Errorf("internal_of_library: %+v, %v", all, err)
-		}
-		testVersions(t, r, s)
-	})
+	}
+	late := r.one(t, "late", "-", "late_function")
+	copies := 1 + len(r.all("again"))
+	all, err := s.Lookup("late_function")
+	if err != nil || len(all) != copies || all[0].Addr != late {
+		t.Errorf("late_function: %+v, %v; want %d, %v first", all, err, copies, late)
+	}
+	_, err = s.Resolve("late.so!late_function")
+	if ambiguous := (*AmbiguousError)(nil); errors.As(err, &ambiguous) != (copies == 2) {
+		t.Errorf("late_function in %d link namespaces: %v", copies, err)
+	}
+	if all, err := s.Lookup("late.so!internal_of_library"); !f.bare && (err != nil || len(all) != copies) {
+		t.Errorf("internal_of_library: %+v, %v", all, err)
+	}
+	testVersions(t, r, s)
 }
 
 // testVersions: the default version comes first, and each is found by its own name.
@@ -419,46 +420,42 @@ func testVersions(t *testing.T, r *running, s *Symbols) {
 }
 
 // An indirect function is told as what its resolver returned, in the program and in libraries.
-func TestIndirect(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		for _, said := range append(r.all("bound"), r.all("chosen")...) {
-			if f.bare && said.what == "chosen" {
-				continue
-			}
-			all, err := s.Lookup(said.name)
-			if err != nil || all[0].Kind() != IFunc || all[0].Bound != said.addr || all[0].Entry() != said.addr {
-				t.Errorf("%s: %+v, %v; want bound to %v", said.name, all, err, said.addr)
-			}
+func checkIndirect(t *testing.T, f form, r *running, s *Symbols) {
+	for _, said := range append(r.all("bound"), r.all("chosen")...) {
+		if f.bare && said.what == "chosen" {
+			continue
 		}
-		if f.static || f.cc != "" {
-			return
+		all, err := s.Lookup(said.name)
+		if err != nil || all[0].Kind() != IFunc || all[0].Bound != said.addr || all[0].Entry() != said.addr {
+			t.Errorf("%s: %+v, %v; want bound to %v", said.name, all, err, said.addr)
 		}
-		all, err := s.Lookup("lonely")
-		if err != nil || all[0].Kind() != IFunc || all[0].Bound != 0 || all[0].Entry() != 0 {
-			t.Errorf("an indirect function that nobody refers to: %+v, %v; want it not bound", all, err)
-		}
-	})
+	}
+	if f.static || f.cc != "" {
+		return
+	}
+	all, err := s.Lookup("lonely")
+	if err != nil || all[0].Kind() != IFunc || all[0].Bound != 0 || all[0].Entry() != 0 {
+		t.Errorf("an indirect function that nobody refers to: %+v, %v; want it not bound", all, err)
+	}
 }
 
 // The variable in use is the program's copy where there is one.
-func TestCopiedVariable(t *testing.T) {
-	eachForm(t, func(t *testing.T, f form, r *running, s *Symbols) {
-		want := r.one(t, "stream", "-", "stderr")
-		got, err := s.Resolve("stderr")
-		if err != nil || got.Addr != want || got.Kind() != Object {
-			t.Fatalf("stderr: %+v, %v; want %v", got, err, want)
-		}
-		if f.static || f.cc != "" {
-			return
-		}
-		if got.Copy == nil || !got.Copy.is("libc") || !got.Module.Main {
-			t.Errorf("not known to be a copy of libc's: %+v", got)
-		}
-		all, err := s.Lookup("libc!stderr")
-		if err != nil || len(all) == 0 || !all[0].Original || all[0].Addr == want {
-			t.Errorf("libc!stderr: %+v, %v; want the original", all, err)
-		}
-	})
+func checkCopiedVariable(t *testing.T, f form, r *running, s *Symbols) {
+	want := r.one(t, "stream", "-", "stderr")
+	got, err := s.Resolve("stderr")
+	if err != nil || got.Addr != want || got.Kind() != Object {
+		t.Fatalf("stderr: %+v, %v; want %v", got, err, want)
+	}
+	if f.static || f.cc != "" {
+		return
+	}
+	if got.Copy == nil || !got.Copy.is("libc") || !got.Module.Main {
+		t.Errorf("not known to be a copy of libc's: %+v", got)
+	}
+	all, err := s.Lookup("libc!stderr")
+	if err != nil || len(all) == 0 || !all[0].Original || all[0].Addr == want {
+		t.Errorf("libc!stderr: %+v, %v; want the original", all, err)
+	}
 }
 
 func hasPacked(t *testing.T, _ form, _ *running, s *Symbols) {
@@ -466,6 +463,35 @@ func hasPacked(t *testing.T, _ form, _ *running, s *Symbols) {
 	if s.Modules()[0].dynamic.relrSize == 0 {
 		t.Error("the program has no packed relocations")
 	}
+}
+
+// Several goroutines may ask at once.
+func TestConcurrent(t *testing.T) {
+	r := forms[0].start(t)
+	s := r.symbols(t)
+	want := r.one(t, "own", "-", "hidden_helper")
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for _, name := range []string{"hidden_helper", "names.c:hidden_helper", "names!hidden_helper"} {
+				if got, err := s.Resolve(name); err != nil || got.Addr != want {
+					t.Errorf("%s: %+v, %v", name, got, err)
+				}
+			}
+			if got, _, ok := s.At(want + 1); !ok || got.Name != "hidden_helper" {
+				t.Errorf("at %v: %+v", want, got)
+			}
+			for _, m := range s.Modules() {
+				if _, err := m.Slots(); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.Lookup("no_such_name_as_this"); err == nil {
+				t.Error("found what is not there")
+			}
+		})
+	}
+	group.Wait()
 }
 
 // Names that do not exist give those that resemble them.
