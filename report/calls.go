@@ -16,6 +16,12 @@ type calls struct {
 	nodeOf map[heap.Stack]int32
 
 	tallies []callTally
+	tallyOf map[tallyKey]int32
+}
+
+type tallyKey struct {
+	node   int32
+	labels callLabels
 }
 
 // callNames are the frames and the texts of labels, and the number of each.
@@ -53,7 +59,7 @@ func newCalls() *calls {
 }
 
 func emptyCalls(names *callNames) *calls {
-	return &calls{callNames: names, nodeOf: map[heap.Stack]int32{},
+	return &calls{callNames: names, nodeOf: map[heap.Stack]int32{}, tallyOf: map[tallyKey]int32{},
 		nodes: []callNode{{parent: -1, frame: -1, first: -1}}}
 }
 
@@ -116,19 +122,17 @@ func (c *calls) child(parent, frame int32) int32 {
 	return i
 }
 
-// tally returns the node's tally with these labels. A node has few, and they stand one behind the other.
+// tally returns the node's tally with these labels.
 func (c *calls) tally(node int32, l callLabels) *callTally {
-	last := &c.nodes[node].first
-	for *last >= 0 {
-		t := &c.tallies[*last]
-		if t.labels == l {
-			return t
-		}
-		last = &t.next
+	key := tallyKey{node, l}
+	i, ok := c.tallyOf[key]
+	if !ok {
+		i = int32(len(c.tallies))
+		c.tallyOf[key] = i
+		c.tallies = append(c.tallies, callTally{next: c.nodes[node].first, labels: l})
+		c.nodes[node].first = i
 	}
-	*last = int32(len(c.tallies))
-	c.tallies = append(c.tallies, callTally{next: -1, labels: l})
-	return &c.tallies[len(c.tallies)-1]
+	return &c.tallies[i]
 }
 
 // sums returns for each node what is at it and below.
@@ -249,23 +253,29 @@ func (c *calls) largest(sums [][2]heap.Values, n int) []bool {
 	return kept
 }
 
-// dropLabels returns the tree with the labels of all but about n of the largest tallies dropped.
+// dropLabels returns the tree with the labels of all but the n largest tallies dropped.
 func (c *calls) dropLabels(n int, total *[2]heap.Values, cut *callsCut) *calls {
 	weights := make([]float64, len(c.tallies))
+	order := make([]int32, len(c.tallies))
 	for i := range c.tallies {
-		weights[i] = weight(&c.tallies[i].values, total)
+		weights[i], order[i] = weight(&c.tallies[i].values, total), int32(i)
 	}
-	sorted := slices.Clone(weights)
-	slices.Sort(sorted)
-	least := sorted[len(sorted)-max(1, n)]
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(cmp.Compare(weights[b], weights[a]), cmp.Compare(a, b))
+	})
+	kept := make([]bool, len(c.tallies))
+	for _, i := range order[:min(n, len(order))] {
+		kept[i] = true
+	}
 	unknown := number(c.labelOf, &c.labels, cutLabel)
 	dropped := callLabels{unknown, unknown, unknown, heap.UnknownAge}
-	p := &calls{callNames: c.callNames, nodes: slices.Clone(c.nodes), nodeOf: c.nodeOf}
+	p := &calls{callNames: c.callNames, nodes: slices.Clone(c.nodes), nodeOf: c.nodeOf,
+		tallyOf: map[tallyKey]int32{}}
 	for i := range p.nodes {
 		p.nodes[i].first = -1
 		for t := c.nodes[i].first; t >= 0; t = c.tallies[t].next {
 			labels := c.tallies[t].labels
-			if weights[t] < least {
+			if !kept[t] {
 				labels = dropped
 				cut.tallies++
 				for when := range cut.labelValues {

@@ -383,7 +383,7 @@ func pageDataOf(d *heap.Delta, o pageOptions, n int) pageData {
 	if d.Old != nil {
 		tree.add(d.Old, callsOld, o.detailed())
 	}
-	return newPageData(tree, aboutOf(d, tree, o), o, n)
+	return newPageData(tree, aboutOf(d, o), o, n)
 }
 
 // The cut must keep the totals, and say what it took.

@@ -732,6 +732,42 @@ func million() *heap.Snapshot {
 	return s
 }
 
+// However alike blocks are and however many names they have, a page keeps its bound and its totals.
+func TestPageOfManyNames(t *testing.T) {
+	const blocks = 30_000
+	s := &heap.Snapshot{}
+	b := heap.NewBuilder(s)
+	for i := range blocks {
+		r := heap.Record{Type: b.Text(fmt.Sprintf("%d%s", i, strings.Repeat("Type", 100))), Age: int32(i),
+			Stack:      b.Stack(heap.Frame{Func: strings.Repeat("f", 300) + fmt.Sprint(i%5000), File: "/srv/x.py", Line: i % 9}),
+			InuseBytes: 64, InuseBlocks: 1}
+		s.Records = append(s.Records, r)
+		s.Info = append(s.Info, heap.KeyValue{Key: "fact", Value: fmt.Sprint(i)})
+	}
+	for _, most := range []int{300 << 10, DefaultMaxPageBytes} {
+		var out bytes.Buffer
+		if err := HTML(&out, s, HTMLOptions{MaxBytes: most}); err != nil {
+			t.Fatal(err)
+		}
+		data, err := unpackFlame(out.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d pageData
+		if err := json.Unmarshal(data, &d); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s of at most %s: %s", Size(int64(out.Len())), Size(int64(most)), d.Cut.Note)
+		if out.Len() > most || d.Cut.Note == "" != (most == DefaultMaxPageBytes) {
+			t.Errorf("a page of at most %d has %d bytes, and says %q", most, out.Len(), d.Cut.Note)
+		}
+		checkTotals(t, d, &heap.Delta{New: s})
+	}
+	if err := HTML(io.Discard, s, HTMLOptions{MaxBytes: 1000}); err == nil {
+		t.Error("a page of 1000 bytes was written")
+	}
+}
+
 // Bounds on writing a page of a million blocks: generous, since machines differ and tests share them.
 const millionWrite = 8 * time.Second
 

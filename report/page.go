@@ -172,7 +172,7 @@ func boundedData(d *heap.Delta, o pageOptions) (string, error) {
 	if d.Old != nil {
 		tree.add(d.Old, callsOld, o.detailed())
 	}
-	about := aboutOf(d, tree, o)
+	about := aboutOf(d, o)
 	nodes := o.maxNodes
 	for {
 		data, err := pack(newPageData(tree, about, o, nodes))

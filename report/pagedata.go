@@ -111,8 +111,8 @@ type pageLines struct {
 	Lines []string `json:"lines"`
 }
 
-func aboutOf(d *heap.Delta, tree *calls, o pageOptions) pageAbout {
-	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Ages: pageAges(tree), Sources: []pageSource{}}
+func aboutOf(d *heap.Delta, o pageOptions) pageAbout {
+	a := pageAbout{Now: aboutSnapshot(d.New), Warnings: []string{}, Ages: [][2]int32{}, Sources: []pageSource{}}
 	for _, w := range d.Warnings {
 		a.Warnings = append(a.Warnings, Printable(w))
 	}
@@ -163,6 +163,9 @@ func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 		case infoOwn:
 			p.Own = bytesOf(kv.Value, p.Own)
 		}
+		if len(p.Info) == maxInfos {
+			continue
+		}
 		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cut(Printable(kv.Value), maxInfoBytes)})
 	}
 	return p
@@ -210,8 +213,11 @@ func measured(v uint64) float64 {
 	return float64(v)
 }
 
-// maxInfoBytes bounds a fact; commands can be long.
-const maxInfoBytes = 16 << 10
+// Bounds on facts: commands can be long, and foreign profiles have all kinds of comments.
+const (
+	maxInfoBytes = 16 << 10
+	maxInfos     = 100
+)
 
 func startOf(o pageOptions) pageStart {
 	state, unit, _ := strings.Cut(o.metric.String(), "_")
@@ -239,6 +245,7 @@ type pageBuilder struct {
 func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) pageData {
 	whole := tree.sums()[0]
 	tree, cut := tree.prune(maxNodes, 2*maxNodes)
+	about.Ages = pageAges(tree)
 	b := pageBuilder{
 		tree: tree, detailed: o.detailed(),
 		strings: map[string]int32{}, texts: map[string]int32{}, functions: map[heap.Frame]int32{},
