@@ -52,15 +52,23 @@ func classify(t *Type) ([]class, error) {
 	if err := classifyAt(u, 0, classes, 0); err != nil {
 		return nil, err
 	}
+	if !settle(classes) {
+		return []class{memoryClass}, nil
+	}
+	return classes, nil
+}
+
+// settle is the clean-up after the members of an aggregate are merged. False: it goes to memory.
+func settle(classes []class) bool {
 	for i, c := range classes {
 		switch {
 		case c == memoryClass, c == x87UpClass && (i == 0 || classes[i-1] != x87Class):
-			return []class{memoryClass}, nil
+			return false
 		case c == sseUpClass && (i == 0 || classes[i-1] != sseClass && classes[i-1] != sseUpClass):
 			classes[i] = sseClass
 		}
 	}
-	return classes, nil
+	return true
 }
 
 // wideVector refuses structures that hold nothing but one wide vector: they travel in its registers.
@@ -142,7 +150,16 @@ func classifyAt(t *Type, offset int64, classes []class, depth int) error {
 			}
 		}
 	case Struct, Union:
-		return classifyFields(u, offset, classes, depth)
+		inner := make([]class, len(classes)) // an aggregate inside is settled by itself
+		if err := classifyFields(u, offset, inner, depth); err != nil {
+			return err
+		}
+		if !settle(inner[first:]) {
+			inner[first] = memoryClass
+		}
+		for i := range inner {
+			merge(&classes[i], inner[i])
+		}
 	default:
 		return fmt.Errorf("type %s is not passed by value", t)
 	}

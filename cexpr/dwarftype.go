@@ -322,11 +322,21 @@ func (t *Types) members(s *Type, off dwarf.Offset) error {
 	s.fillIn = nil
 	if s.Align == 0 {
 		s.Align = align
+		if s.packed(align) {
+			s.Align = 1
+		}
 	}
 	if !methods {
 		s.byValue = true // nothing in it can be anything but C's
 	}
 	return err
+}
+
+// packed tells whether a structure is laid out closer than its members ask for, which debug information does not say.
+func (t *Type) packed(align int64) bool {
+	return t.Size%align != 0 || slices.ContainsFunc(t.Fields, func(f Field) bool {
+		return f.BitSize == 0 && f.Offset%f.Type.align() != 0
+	})
 }
 
 // within checks that a member lies inside of its structure, which has to be true before bytes are taken out of it.

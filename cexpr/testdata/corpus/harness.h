@@ -10,7 +10,7 @@ struct harness_call {
 	unsigned char vector[8][16];
 	harness_word vectors;     /* al */
 	harness_word stack_bytes; /* a multiple of 16 */
-	unsigned char stack[4096];
+	unsigned char stack[1 << 16];
 };
 
 struct harness_result {
