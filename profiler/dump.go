@@ -53,7 +53,7 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	info.resident = resident
-	d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, info)
+	d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, o.Filter, info)
 	if err != nil {
 		return nil, err
 	}

@@ -25,41 +25,42 @@ type snapshotInfo struct {
 	own      uint64 // of these heaptap's own
 }
 
-// ageBuckets are the lower bounds, in seconds, into which ages are sorted.
-var ageBuckets = [...]int32{0, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600, 30 * 24 * 3600}
-
-// buildSnapshot turns a copy of the tables into a snapshot, and counts the live blocks.
-func buildSnapshot(c *agent.Capture, types *typeLabels, info snapshotInfo) (*heap.Snapshot, uint64, error) {
+// buildSnapshot turns a copy of the tables into a snapshot, and counts the live blocks, also those that filter leaves out.
+func buildSnapshot(
+	c *agent.Capture, types *typeLabels, filter *heap.Filter, info snapshotInfo,
+) (*heap.Snapshot, uint64, error) {
 	h := &c.Header
 	s := &heap.Snapshot{
 		Time: info.taken, Duration: info.taken.Sub(time.Unix(0, int64(h.Started))), SampleBytes: h.Config.SampleBytes,
-	}
-	b := &snapshotBuilder{
-		c: c, b: heap.NewBuilder(s), nodes: c.Nodes(), types: types,
-		frames: map[frameKey]int32{}, threadText: map[int32]int32{},
-	}
-	b.first = make([]int32, len(b.nodes))
-	for d, name := range agent.DomainNames {
-		b.domainText[d] = b.b.Text(name)
+		Info: describeSnapshot(h, info),
 	}
 	now, err := epochAt(h, info.taken)
 	if err != nil {
 		return nil, 0, err
 	}
-	blocks, err := b.countLive(now)
+	b := newSnapshotBuilder(c, s, types, now)
+	if filter != nil {
+		b.match = filter.On(s)
+	}
+	blocks, err := b.countLive()
 	if err != nil {
 		return nil, 0, err
 	}
-	b.countStats()
+	if err := b.countStats(); err != nil {
+		return nil, 0, err
+	}
 	if h.Config.Clock != 0 && h.PeakBytes != 0 {
 		s.PeakTime = momentOf(h.PeakEpoch, info.taken, now)
 	}
 	s.Timeline = timeline(c, info.taken, now)
-	if err := b.resolve(s); err != nil {
+	s.Records = b.records()
+	if err := s.Check(); err != nil {
 		return nil, 0, err
 	}
-	s.Info = describeSnapshot(h, info)
-	return s, blocks, s.Check()
+	if b.match != nil {
+		s, err = b.match.Finish(s)
+	}
+	return s, blocks, err
 }
 
 func describeSnapshot(h *agent.Tables, info snapshotInfo) []heap.KeyValue {
@@ -90,44 +91,70 @@ type frameKey struct {
 	instr int32
 }
 
-// snapshotBuilder sums blocks by stack and labels. Records of a node form a chain, so that summing needs no map.
+// snapshotBuilder sums blocks by stack and labels. Tallies of a node form a chain, so that summing needs no map.
 type snapshotBuilder struct {
 	c     *agent.Capture
 	b     *heap.Builder
 	nodes []agent.Node
 	types *typeLabels
+	match *heap.Matcher // nil: everything
+	now   int64         // age clock
 
 	first []int32 // for each node: index+1 of its first tally
 	tally []tally
 
+	stacks     []int32 // for each node: its stack in the snapshot, or unresolved
+	threads    []int32 // for each node: label
 	frames     map[frameKey]int32
 	threadText map[int32]int32 // thread number to label
 	domainText [agent.Domains]int32
+	typeText   []int32 // of types.names
 }
 
+// unresolved stands for the stack of a node that nobody has asked for.
+const unresolved int32 = -2
+
+func newSnapshotBuilder(c *agent.Capture, s *heap.Snapshot, types *typeLabels, now int64) *snapshotBuilder {
+	b := &snapshotBuilder{
+		c: c, b: heap.NewBuilder(s), nodes: c.Nodes(), types: types, now: now,
+		frames: map[frameKey]int32{}, threadText: map[int32]int32{},
+	}
+	b.first = make([]int32, len(b.nodes))
+	b.threads = make([]int32, len(b.nodes))
+	b.stacks = slices.Repeat([]int32{unresolved}, len(b.nodes))
+	for d, name := range agent.DomainNames {
+		b.domainText[d] = b.b.Text(name)
+	}
+	for _, name := range types.names {
+		b.typeText = append(b.typeText, b.b.Text(name))
+	}
+	return b
+}
+
+// tally is a record that is being counted.
 type tally struct {
 	next   int32 // index+1
 	node   uint32
-	domain int8  // -1: all
-	bucket int8  // index in ageBuckets; -1: unknown
-	typ    int32 // index in types.names; 0: unknown
 	record heap.Record
 }
 
-func (b *snapshotBuilder) at(node uint32, domain, bucket int8, typ int32) *heap.Record {
+// at is the record of the node's stack with these labels.
+func (b *snapshotBuilder) at(node uint32, domain, typ, age int32) *heap.Record {
 	for i := b.first[node]; i != 0; i = b.tally[i-1].next {
-		if t := &b.tally[i-1]; t.domain == domain && t.bucket == bucket && t.typ == typ {
-			return &t.record
+		if r := &b.tally[i-1].record; r.Domain == domain && r.Age == age && r.Type == typ {
+			return r
 		}
 	}
-	b.tally = append(b.tally, tally{next: b.first[node], node: node, domain: domain, bucket: bucket, typ: typ})
+	b.tally = append(b.tally, tally{next: b.first[node], node: node, record: heap.Record{
+		Stack: b.stacks[node], Thread: b.threads[node], Domain: domain, Type: typ, Age: age,
+	}})
 	b.first[node] = int32(len(b.tally))
 	return &b.tally[len(b.tally)-1].record
 }
 
-// countLive sums the live map. Sampled blocks stand for the blocks that were not sampled: a block of s bytes is sampled
-// with probability 1-exp(-s/rate).
-func (b *snapshotBuilder) countLive(now int64) (uint64, error) {
+// countLive sums the blocks of the live map that pass. Sampled blocks stand for the blocks that were not sampled: a block
+// of s bytes is sampled with probability 1-exp(-s/rate).
+func (b *snapshotBuilder) countLive() (uint64, error) {
 	rate := float64(b.c.Header.Config.SampleBytes)
 	typeOf := b.types.lookup()
 	var blocks uint64
@@ -136,14 +163,29 @@ func (b *snapshotBuilder) countLive(now int64) (uint64, error) {
 			return 0, err
 		}
 		blocks++
-		bucket := int8(-1)
-		if b.c.Header.Config.Clock != 0 {
-			bucket = ageBucket(now - int64(agent.Seconds(blk.Epoch)))
+		if err := b.resolve(blk.Node); err != nil {
+			return 0, err
 		}
-		r := b.at(blk.Node, int8(blk.Domain), bucket, typeOf(blk.Addr))
+		domain, typ := b.domainText[blk.Domain], b.typeText[typeOf(blk.Addr)]
+		age, bucket := heap.UnknownAge, heap.UnknownAge
+		if b.c.Header.Config.Clock != 0 {
+			exact := max(b.now-int64(agent.Seconds(blk.Epoch)), 0)
+			age, bucket = int32(min(exact, math.MaxInt32)), heap.AgeBucket(exact)
+		}
+		if b.match != nil && !b.match.Block(&heap.Block{
+			Stack: b.stacks[blk.Node], Domain: domain, Thread: b.threads[blk.Node], Type: typ, Age: age, Size: blk.Size,
+		}) {
+			continue
+		}
+		r := b.at(blk.Node, domain, typ, bucket)
+		size := int64(blk.Size)
+		if r.InuseBlocks == 0 || size < r.MinSize {
+			r.MinSize = size
+		}
+		r.MaxSize = max(r.MaxSize, size)
 		if rate == 0 {
 			r.InuseBlocks++
-			r.InuseBytes += int64(blk.Size)
+			r.InuseBytes += size
 			continue
 		}
 		weight := 1 / -math.Expm1(-float64(max(blk.Size, 1))/rate)
@@ -162,16 +204,8 @@ func epochAt(h *agent.Tables, at time.Time) (int64, error) {
 	return now.Sec - int64(time.Since(at).Seconds()) - int64(h.Config.ClockBase), nil
 }
 
-func ageBucket(age int64) int8 {
-	i, found := slices.BinarySearchFunc(ageBuckets[:], age, func(b int32, age int64) int { return int(int64(b) - age) })
-	if !found {
-		i--
-	}
-	return int8(max(i, 0))
-}
-
 // countStats adds what is known by stack only, not by domain: what was ever allocated, and what was live at the peak.
-func (b *snapshotBuilder) countStats() {
+func (b *snapshotBuilder) countStats() error {
 	shift := sampleShift(&b.c.Header)
 	stats := b.c.Stats()
 	for n := agent.FirstNode; n < len(b.nodes); n++ {
@@ -179,11 +213,14 @@ func (b *snapshotBuilder) countStats() {
 		if s.AllocBlocks == 0 {
 			continue
 		}
-		domain := int8(-1)
-		if node := &b.nodes[n]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
-			domain = int8(node.Instr)
+		if err := b.resolve(uint32(n)); err != nil {
+			return err
 		}
-		r := b.at(uint32(n), domain, -1, 0)
+		domain := int32(0)
+		if node := &b.nodes[n]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
+			domain = b.domainText[node.Instr]
+		}
+		r := b.at(uint32(n), domain, 0, heap.UnknownAge)
 		r.AllocBlocks = int64(s.AllocBlocks >> shift)
 		r.AllocBytes = int64(s.AllocBytes >> shift)
 		blocks, bytes := b.c.AtPeak(s)
@@ -192,63 +229,48 @@ func (b *snapshotBuilder) countStats() {
 		r.PeakBytes = max(int64(bytes), 0) >> shift
 		r.TempBlocks = int64(s.Temporary)
 	}
+	return nil
 }
 
-// resolve gives the tallies their stacks and labels and puts them into the snapshot.
-func (b *snapshotBuilder) resolve(s *heap.Snapshot) error {
-	// Which nodes are needed? A parent has a smaller number than its children.
-	needed := make([]bool, len(b.nodes))
+// records are the tallies.
+func (b *snapshotBuilder) records() []heap.Record {
+	records := make([]heap.Record, len(b.tally))
 	for i := range b.tally {
-		needed[b.tally[i].node] = true
+		records[i] = b.tally[i].record
 	}
-	for n := len(b.nodes) - 1; n >= agent.FirstNode; n-- {
-		if needed[n] {
-			if p := b.nodes[n].Parent; int(p) >= n {
-				return fmt.Errorf("agent's tables are damaged: stack %d has parent %d", n, p)
-			}
-			needed[b.nodes[n].Parent] = true
-		}
+	return records
+}
+
+// resolve finds a node's stack and thread, and those of the nodes above it.
+func (b *snapshotBuilder) resolve(n uint32) error {
+	if b.stacks[n] != unresolved {
+		return nil
 	}
-	stack := make([]int32, len(b.nodes))
-	thread := make([]int32, len(b.nodes))
-	for n := range b.nodes {
-		stack[n] = heap.None
-		if !needed[n] || n < agent.FirstNode {
-			continue
+	var below []uint32
+	for ; b.stacks[n] == unresolved && n >= agent.FirstNode; n = b.nodes[n].Parent {
+		if p := b.nodes[n].Parent; p >= n {
+			return fmt.Errorf("agent's tables are damaged: stack %d has parent %d", n, p)
 		}
+		below = append(below, n)
+	}
+	if n < agent.FirstNode {
+		b.stacks[n] = heap.None
+	}
+	for _, n := range slices.Backward(below) {
 		node := &b.nodes[n]
-		if node.Parent == 0 && node.Code == agent.CodeRoot {
-			thread[n] = b.thread(node.Instr)
-			continue
+		b.threads[n] = b.threads[node.Parent]
+		switch {
+		case node.Parent == 0 && node.Code == agent.CodeRoot:
+			b.stacks[n], b.threads[n] = heap.None, b.thread(node.Instr)
+		case node.Code == agent.CodeDomain: // its blocks have its parent's stack
+			b.stacks[n] = b.stacks[node.Parent]
+		default:
+			frame, err := b.frame(node.Code, node.Instr)
+			if err != nil {
+				return err
+			}
+			b.stacks[n] = b.b.Push(b.stacks[node.Parent], frame)
 		}
-		thread[n] = thread[node.Parent]
-		if node.Code == agent.CodeDomain { // its blocks have its parent's stack
-			stack[n] = stack[node.Parent]
-			continue
-		}
-		frame, err := b.frame(node.Code, node.Instr)
-		if err != nil {
-			return err
-		}
-		stack[n] = b.b.Push(stack[node.Parent], frame)
-	}
-	typeText := make([]int32, len(b.types.names))
-	for i, name := range b.types.names {
-		typeText[i] = b.b.Text(name)
-	}
-	s.Records = make([]heap.Record, len(b.tally))
-	for i := range b.tally {
-		t := &b.tally[i]
-		r := t.record
-		r.Stack, r.Thread, r.Age = stack[t.node], thread[t.node], heap.UnknownAge
-		r.Type = typeText[t.typ]
-		if t.domain >= 0 {
-			r.Domain = b.domainText[t.domain]
-		}
-		if t.bucket >= 0 {
-			r.Age = ageBuckets[t.bucket]
-		}
-		s.Records[i] = r
 	}
 	return nil
 }

@@ -30,8 +30,8 @@ import (
 
 const (
 	pauseBudget = 12 * time.Millisecond // of a pause, for copying beginnings of blocks
-	maxHeaders  = 256 << 20             // bytes copied during a pause
-	maxGap      = 256                   // between two blocks that are copied at once
+	maxCopied   = 160 << 20             // bytes copied during a pause, with the live map: more is not done in time
+	maxGap      = 2 << 10               // between what is copied at once: a range more costs as much as these bytes
 	maxRun      = 64 << 10              // bytes copied at once
 	lateChunk   = 16 << 10              // blocks read at once after the pause
 )
@@ -51,11 +51,12 @@ type headers struct {
 	buf  []byte
 }
 
-// planHeaders says what to copy for the objects of an index, and makes room. What does not fit is left out.
+// planHeaders says what to copy for the objects of an index, and makes room. What is too much is left out.
 func planHeaders(m *proc.Mem, x *agent.Index) (*headers, error) {
 	h := &headers{mem: m}
+	room := maxCopied - 8*x.Places()
 	size := 0
-	for i := range x.Leaves() {
+	for i := 0; i < x.Leaves() && size < room; i++ {
 		x.Each(i, func(b agent.Block, _ int) {
 			if Domain(b.Domain) != Obj {
 				return
@@ -73,21 +74,16 @@ func planHeaders(m *proc.Mem, x *agent.Index) (*headers, error) {
 			size += n
 		})
 	}
+	if size == 0 {
+		return h, nil
+	}
 	at := 0
 	for i := range h.runs {
 		h.runs[i].at = at
-		if at += h.runs[i].len; at > maxHeaders {
-			at -= h.runs[i].len
-			h.runs = h.runs[:i]
-			break
-		}
-	}
-	if at == 0 {
-		h.runs = nil
-		return h, nil
+		at += h.runs[i].len
 	}
 	var err error
-	h.buf, err = unix.Mmap(-1, 0, at, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	h.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("memory for the beginnings of blocks: %w", err)
 	}
@@ -418,9 +414,7 @@ func (w *typeWorker) block(b agent.Block, place int) {
 
 // readLate reads blocks while the target runs: those that are still there afterwards were so all the time.
 func (w *typeWorker) readLate() error {
-	for len(w.late) > 0 {
-		chunk := w.late[:min(len(w.late), lateChunk)]
-		w.late = w.late[len(chunk):]
+	for chunk := range slices.Chunk(w.late, lateChunk) {
 		ranges := make([]proc.Range, len(chunk))
 		places := make([]int, len(chunk))
 		for i, b := range chunk {
@@ -591,7 +585,7 @@ func (ty *typer) follow(work []claim) error {
 	return nil
 }
 
-// stillThere are those claims, read while the target ran, whose blocks are still the same.
+// stillThere keeps, in place, those claims, read while the target ran, whose blocks are still the same.
 func (ty *typer) stillThere(claims []claim) ([]claim, error) {
 	places := make([]int, len(claims))
 	for i, c := range claims {
@@ -601,7 +595,7 @@ func (ty *typer) stillThere(claims []claim) ([]claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	var kept []claim
+	kept := claims[:0]
 	for i, c := range claims {
 		if same[i] {
 			kept = append(kept, c)
@@ -653,9 +647,10 @@ func (ty *typer) unchanged(places []int) ([]bool, error) {
 // gather reads ranges, those near to each other together where they are in order. What could not be read is nil.
 func gather(m *proc.Mem, ranges []proc.Range) ([][]byte, error) {
 	out := make([][]byte, len(ranges))
+	merged := make([]proc.Range, 0, proc.MaxRanges)
+	members := make([][2]int, 0, proc.MaxRanges) // of each, in ranges
 	for next := 0; next < len(ranges); {
-		var merged []proc.Range
-		var members [][2]int // of each, in ranges
+		merged, members = merged[:0], members[:0]
 		size := 0
 		for from := next; from < len(ranges) && len(merged) < proc.MaxRanges && size < maxFollow; from = next {
 			r := ranges[from]
