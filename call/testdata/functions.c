@@ -118,6 +118,10 @@ int go_spin(void) {
 	for (;;)
 		;
 }
+void go_until(volatile long *flag) {
+	while (!*flag)
+		;
+}
 int go_unblock(void) { // lets signals in
 	sigset_t s;
 	sigemptyset(&s);
