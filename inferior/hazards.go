@@ -179,8 +179,7 @@ const readsOnly = `PyGILState_Check PyGILState_GetThisThreadState Py_IsInitializ
 
 // evaluators are the functions that execute Python's code: inside one of them and in nothing that it has called, the
 // interpreter's structures are whole.
-const evaluators = `_PyEval_EvalFrameDefault PyEval_EvalFrameEx _PyEval_EvalFrame _PyEval_Vector _PyEval_EvalFrameInner*
-	_TAIL_CALL_* _PyEval_EvalCode*`
+const evaluators = `_PyEval_EvalFrameDefault _TAIL_CALL_*`
 
 // patterns matches names against a list of them, in which * stands for any text.
 type patterns struct {

@@ -260,8 +260,8 @@ func (j *judge) inInterpreter(p *Position, blocked bool) string {
 			continue
 		}
 		switch {
-		case p.GIL == WithoutGIL && blocked:
-			return ""
+		case p.GIL != HoldsGIL && blocked:
+			return "" // who waits in the kernel has given the lock back, as far as anyone knows
 		case p.GIL == WithoutGIL:
 			p.Holds |= Interpreter
 			return "in " + frameName(f) + ", perhaps taking Python's GIL or giving it back"

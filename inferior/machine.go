@@ -3,6 +3,7 @@ package inferior
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -325,7 +326,27 @@ type CalleeError struct {
 	Err      error   // a *call.FaultError, *call.TimeoutError, *call.ExitedError, *call.LongjmpError, …
 }
 
-func (e *CalleeError) Error() string { return fmt.Sprintf("call %s: %v", e.Function, e.Err) }
+func (e *CalleeError) Error() string {
+	var fault *call.FaultError
+	var late *call.TimeoutError
+	var exited *call.ExitedError
+	var jumped *call.LongjmpError
+	switch {
+	case errors.As(e.Err, &fault):
+		s := fmt.Sprintf("%s: %s (%v) at %v", e.Function, unix.SignalName(fault.Signal), fault.Signal, fault.PC)
+		if fault.Signal == unix.SIGSEGV || fault.Signal == unix.SIGBUS {
+			s += fmt.Sprintf(", touching %v", fault.Addr)
+		}
+		return s
+	case errors.As(e.Err, &late):
+		return fmt.Sprintf("%s: not done after %v, abandoned at %v", e.Function, late.Limit, late.PC)
+	case errors.As(e.Err, &exited):
+		return fmt.Sprintf("%s: %s", e.Function, strings.TrimPrefix(exited.Error(), "borrowed code: "))
+	case errors.As(e.Err, &jumped):
+		return fmt.Sprintf("%s: %s", e.Function, strings.TrimPrefix(jumped.Error(), "borrowed code: "))
+	}
+	return fmt.Sprintf("%s: %v", e.Function, e.Err)
+}
 
 func (e *CalleeError) Unwrap() error { return e.Err }
 
@@ -357,6 +378,10 @@ func (m *machine) failed(fn mem.Addr, name string, err error) error {
 	frames, _ := w.unwinder(m.process.memory).Stack(unwindRegs(&regs, regs.PC(), regs.SP()), maxCalleeFrames)
 	for _, f := range frames {
 		e.Frames = append(e.Frames, w.name(f))
+	}
+	// The last frames are those of the code that called the function.
+	for n := len(e.Frames); n > 1 && e.Frames[n-1].Function == ""; n-- {
+		e.Frames = e.Frames[:n-1]
 	}
 	return e
 }

@@ -18,9 +18,11 @@ func (s *Stack) Merge() []MergedFrame {
 	eval := parsePatterns(evaluators)
 	var evaluations []int // indices of native frames
 	for i := range s.Frames {
-		if !s.Frames[i].Inlined && eval.match(plainName(s.Frames[i].Symbol)) {
-			evaluations = append(evaluations, i)
+		f := &s.Frames[i]
+		if f.Inlined || !eval.match(plainName(f.Symbol)) {
+			continue
 		}
+		evaluations = append(evaluations, i)
 	}
 	groups := evaluated(s.Python)
 	matched := len(groups) == len(evaluations)

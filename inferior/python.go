@@ -1,6 +1,7 @@
 package inferior
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/heaptap/heaptap/cpython"
@@ -16,6 +17,10 @@ type pythonView struct {
 	module      *dso.Module          // that has the interpreter
 	place       cpython.Place        // of the current thread's state
 	reader      mem.Reader
+	// current is the thread-local variable that the getter in place reads, where only a call of the getter would tell;
+	// nil where no symbol names it.
+	current *dso.Found
+	modules []*dso.Module
 }
 
 // viewPython looks for an interpreter; nil where there is none.
@@ -32,19 +37,34 @@ func viewPython(p *proc.Process, r mem.Reader, symbols *dso.Symbols) *pythonView
 	}
 	// One that is not supported has functions that can be called all the same.
 	if in, err := cpython.Find(p, r); err == nil {
-		v = viewInterpreter(p, r, in)
+		v = viewInterpreter(p, r, in, symbols)
 	}
 	return v
 }
 
+// currentState is the variable in which CPython from 3.12 on keeps each thread's current state.
+const currentState = "_Py_tss_tstate"
+
 // viewInterpreter is the view of an interpreter that was found; nil of none.
-func viewInterpreter(p *proc.Process, r mem.Reader, in *cpython.Interpreter) *pythonView {
+func viewInterpreter(p *proc.Process, r mem.Reader, in *cpython.Interpreter, symbols *dso.Symbols) *pythonView {
 	if in == nil {
 		return nil
 	}
-	v := &pythonView{reader: r, interpreter: in, module: in.Module}
+	v := &pythonView{reader: r, interpreter: in, module: in.Module, modules: symbols.Modules()}
 	if maps, err := p.Maps(); err == nil {
 		v.place = in.CurrentThreadStateAt(r, maps)
+	}
+	if v.place.Where != cpython.InFunction {
+		return v
+	}
+	found, err := symbols.Lookup(currentState)
+	if err != nil {
+		return v
+	}
+	for i := range found {
+		if f := &found[i]; f.Kind() == dso.TLS && v.sameModule(f.Module) {
+			v.current = f
+		}
 	}
 	return v
 }
@@ -83,7 +103,18 @@ func (v *pythonView) holds(r *ptrace.Regs) GIL {
 		owner, err := mem.U64(v.reader, v.interpreter.Layout.Thread.ThreadID.From(current))
 		return known(err, mem.Addr(owner) == tp)
 	}
-	return UnknownGIL
+	if v.current == nil {
+		return UnknownGIL
+	}
+	a, err := threadLocal(v.reader, v.modules, v.current, tp)
+	if errors.As(err, new(*unusedTLSError)) {
+		return WithoutGIL // it has never run Python
+	}
+	if err != nil {
+		return UnknownGIL
+	}
+	state, err := mem.Pointer(v.reader, a)
+	return known(err, state != 0)
 }
 
 func known(err error, holds bool) GIL {

@@ -97,7 +97,7 @@ func (p *Process) stacks(ctx context.Context, o StackOptions) (*Stacks, error) {
 			out.Notes = append(out.Notes, "no Python frames: "+err.Error())
 		}
 	}
-	view := viewInterpreter(p.process, p.memory, out.Python)
+	view := viewInterpreter(p.process, p.memory, out.Python, symbols)
 	threads, report, err := p.catch(ctx, o, view)
 	if err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func threadLocal(r mem.Reader, modules []*dso.Module, f *dso.Found, tp mem.Addr)
 	case err != nil:
 		return fail(err)
 	case block == 0 || block == ^mem.Addr(0):
-		return fail(fmt.Errorf("the thread has not used %s's thread-local storage yet", f.Module.Name()))
+		return fail(&unusedTLSError{f.Module.Name()})
 	}
 	return block + f.Addr, nil
 }
