@@ -108,6 +108,11 @@ func TestReplacedLibrary(t *testing.T) {
 	}
 	check("by the mapped file", s, true)
 	check("another file at its path", withoutRights(r.symbols(t)), false)
+	_, err = withoutRights(r.symbols(t)).Lookup("internal_of_library")
+	if notFound := (*NotFoundError)(nil); !errors.As(err, &notFound) || len(notFound.Unread) != 3 || // libc, and late.so twice
+		!errors.Is(notFound.Unread[0], ErrOtherFile) && !errors.Is(notFound.Unread[1], ErrOtherFile) {
+		t.Errorf("what was not read: %v", err)
+	}
 	if _, err := withoutRights(r.symbols(t)).named("late.so")[0].Symtab("x"); !errors.Is(err, ErrOtherFile) {
 		t.Errorf("error of another file: %v", err)
 	}

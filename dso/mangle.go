@@ -58,12 +58,53 @@ func (s source) names(name string) bool {
 		return false
 	case full == s.text:
 		return true
+	case strings.HasPrefix(name, "_R"):
+		return plainRust(full) == s.text
 	case strings.HasSuffix(s.text, ")"): // a function template is demangled with its result
 		_, rest, ok := strings.Cut(full, " ")
 		return ok && rest == s.text
 	}
 	return canonical(demangled(name, demangle.NoParams)) == s.text ||
 		canonical(demangled(name, demangle.NoParams, demangle.NoTemplateParams)) == s.text
+}
+
+// plainRust takes from a canonical Rust path what its newer mangling alone tells, generic arguments (f::<i32>) and the
+// brackets round a type (<T>::f), so that it is written as the older one's is. "<T as Trait>::f" stays.
+func plainRust(path string) string {
+	for {
+		i := strings.Index(path, "::<")
+		if i < 0 {
+			break
+		}
+		end := closing(path, i+2)
+		if end < 0 {
+			break
+		}
+		path = path[:i] + path[end+1:]
+	}
+	if end := closing(path, 0); end > 0 && !strings.Contains(path[:end], " as ") {
+		return path[1:end] + path[end+1:]
+	}
+	return path
+}
+
+// closing is the place of the bracket that closes the one at i, -1 if there is none.
+func closing(s string, i int) int {
+	if i >= len(s) || s[i] != '<' {
+		return -1
+	}
+	depth := 0
+	for ; i < len(s); i++ {
+		switch {
+		case s[i] == '<':
+			depth++
+		case s[i] == '>' && s[i-1] != '-': // fn() -> T
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // within is a quick test whether a mangled name can mean s: it contains its last identifier, with its length before. In

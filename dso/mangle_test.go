@@ -39,9 +39,11 @@ func TestSourceNames(t *testing.T) {
 		{"_ZN44_$LT$b..inner..P$u20$as$u20$b..inner..Tr$GT$2go17h2b488d007f8671baE",
 			[]string{"<b::inner::P as b::inner::Tr>::go"}, []string{"go"}},
 		{"_RNvNtCsj6gjteTz5uu_1b5inner4deep", []string{"b::inner::deep"}, []string{"b::deep"}},
-		{"_RNvMNtCsj6gjteTz5uu_1b5innerNtB2_1P3get", []string{"<b::inner::P>::get"}, nil},
+		{"_RNvMNtCsj6gjteTz5uu_1b5innerNtB2_1P3get", []string{"<b::inner::P>::get", "b::inner::P::get"},
+			[]string{"b::inner::get"}},
 		{"_RNvXs_NtCsj6gjteTz5uu_1b5innerNtB4_1PNtB4_2Tr2go", []string{"<b::inner::P as b::inner::Tr>::go"}, nil},
-		{"_RINvNtCsj6gjteTz5uu_1b5inner3genlEB4_", []string{"b::inner::gen::<i32>"}, []string{"b::inner::gen::<i64>"}},
+		{"_RINvNtCsj6gjteTz5uu_1b5inner3genlEB4_", []string{"b::inner::gen::<i32>", "b::inner::gen"},
+			[]string{"b::inner::gen::<i64>"}},
 		{"not_mangled", nil, []string{"not_mangled"}},
 	} {
 		for _, name := range c.names {

@@ -1,6 +1,9 @@
 package dso
 
 import (
+	"debug/elf"
+	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -96,7 +99,20 @@ func (s *Symbols) Lookup(name string) ([]Found, error) {
 			return out, nil
 		}
 	}
-	return nil, &NotFoundError{Name: name, Near: s.near(readings[len(readings)-1])}
+	last := readings[len(readings)-1]
+	return nil, &NotFoundError{Name: name, Near: s.near(last), Unread: unread(last.modules)}
+}
+
+// unread tells why modules' full tables are not known, where they have one.
+func unread(modules []*Module) []error {
+	var out []error
+	for _, m := range modules {
+		_, err := m.fullTable()
+		if err != nil && m.process != nil && m.mapping.Inode != 0 && !errors.Is(err, elf.ErrNoSymbols) {
+			out = append(out, fmt.Errorf("symbol table of %s: %w", m.Path, err))
+		}
+	}
+	return out
 }
 
 // look goes from what costs little to what costs much, and stops where something is found.

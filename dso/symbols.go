@@ -150,15 +150,20 @@ func (s *Symbol) Kind() Kind {
 
 // NotFoundError says that no module has a symbol of that name.
 type NotFoundError struct {
-	Name string
-	Near []string // names that exist and resemble it, the nearest first
+	Name   string
+	Near   []string // names that exist and resemble it, the nearest first
+	Unread []error  // why full symbol tables could not be read that may have it; stripped files are no such reason
 }
 
 func (e *NotFoundError) Error() string {
-	if len(e.Near) == 0 {
-		return fmt.Sprintf("look up %s: %v", e.Name, ErrNoSymbol)
+	s := fmt.Sprintf("look up %s: %v", e.Name, ErrNoSymbol)
+	if len(e.Near) > 0 {
+		s += "; near: " + strings.Join(e.Near, ", ")
 	}
-	return fmt.Sprintf("look up %s: %v; near: %s", e.Name, ErrNoSymbol, strings.Join(e.Near, ", "))
+	for _, err := range e.Unread {
+		s += "; not read: " + err.Error()
+	}
+	return s
 }
 
 func (e *NotFoundError) Unwrap() error { return ErrNoSymbol }
