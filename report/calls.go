@@ -179,9 +179,9 @@ type callsCut struct {
 	labelValues [2]heap.Values // of those
 }
 
-// prune returns the tree with only its n largest nodes below the root; what is below each of them and left out is summed
-// by labels in a child of its own. No node weighs more than its parent, so that the kept ones are a tree. Of the tallies
-// the smallest beyond the limit lose their labels.
+// prune returns the tree with only its n largest nodes below the root; what is below each of them and left out is
+// summed by labels in a child of its own. No node weighs more than its parent, so that the kept ones are a tree. Of the
+// tallies the smallest beyond the limit lose their labels.
 func (c *calls) prune(n, tallies int) (*calls, callsCut) {
 	if len(c.nodes) <= n+1 && len(c.tallies) <= tallies {
 		return c, callsCut{of: len(c.nodes) - 1}

@@ -17,7 +17,8 @@ type FlameOptions struct {
 }
 
 // Flame writes a flame graph as one HTML page that needs no network and allows itself none: zoom, search with the
-// share that matches, inversion, bytes or blocks, live or allocated, types as colours or alone, all by mouse or keyboard.
+// share that matches, inversion, bytes or blocks, live or allocated, types as colours or alone, all by mouse or
+// keyboard.
 //
 // The page holds the tree of calls by line, gzipped, and lays it out as far as it is looked at. It has at most
 // DefaultMaxPageBytes; the smallest calls beyond are summed, too.

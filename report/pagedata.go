@@ -323,8 +323,8 @@ func (b *pageBuilder) noteCut(cut callsCut, whole [2]heap.Values) {
 	}
 	if cut.nodes > 0 {
 		b.data.Cut.Frame = b.frame(b.tree.frameOf[heap.Frame{Func: cutName}])
-		notes = append(notes, fmt.Sprintf("To bound the size of this page, its %s smallest calls of %s are summed as “%s”: "+
-			"%s.", Count(int64(cut.nodes)), Count(int64(cut.of)), cutName, part(cut.values)))
+		notes = append(notes, fmt.Sprintf("To bound the size of this page, its %s smallest calls of %s are summed as "+
+			"“%s”: %s.", Count(int64(cut.nodes)), Count(int64(cut.of)), cutName, part(cut.values)))
 	}
 	if cut.tallies > 0 {
 		b.data.Cut.Label = b.label(b.tree.labelOf[cutLabel])

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/heaptap/heaptap/report"
 )
 
@@ -66,7 +68,7 @@ func afterFirst(path string) string {
 func readSource(path string) (report.SourceFile, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		if _, above := os.Stat(filepath.Dir(path)); above != nil && !errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, unix.ENOTDIR) {
 			err = fs.ErrNotExist
 		}
 		return report.SourceFile{}, causeOf(err)

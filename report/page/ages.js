@@ -17,8 +17,8 @@ function showAges() {
   const whole = rows.reduce((s, r) => s + r.now, 0);
   const list = el('ul', 'ages');
   for (const r of rows) list.append(el('li', '', ageItem(r, largest, whole)));
-  view.append(el('p', 'faint', 'Time since allocation, when the snapshot was taken. Click an age to see only that: which ' +
-    'lines and types are old is what tells a leak from work in progress.'), list);
+  view.append(el('p', 'faint', 'Time since allocation, when the snapshot was taken. Click an age to see only that: ' +
+    'which lines and types are old is what tells a leak from work in progress.'), list);
   if (typesKnown && !data.diff) {
     const legend = el('p', 'legend');
     for (const key of typesWithColours()) legend.append(legendItem(typeColour(key), labelName('type', key)));
@@ -26,13 +26,15 @@ function showAges() {
     view.append(legend);
   }
   const lines = frameRows(S.by).filter(r => data.diff ? r.now !== r.old : r.now > 0);
-  view.append(ranking((S.only.age === undefined ? 'Lines of all ages' : 'Lines, ' + labelName('age', S.only.age)), lines,
-    r => [r.name, r.place], r => openFlame(r), 'Show it in the flame graph', {group: S.by}));
+  const title = S.only.age === undefined ? 'Lines of all ages' : 'Lines, ' + labelName('age', S.only.age);
+  view.append(ranking(title, lines, r => [r.name, r.place], r => openFlame(r), 'Show it in the flame graph',
+    {group: S.by}));
 }
 
 function ageItem(r, largest, whole) {
   const on = S.only.age === r.key, name = labelName('age', r.key);
-  const b = button('', on ? 'Show all ages again' : 'Show only ' + name, () => setOnly('age', on ? null : r.key), 'age');
+  const title = on ? 'Show all ages again' : 'Show only ' + name;
+  const b = button('', title, () => setOnly('age', on ? null : r.key), 'age');
   b.setAttribute('aria-pressed', String(on));
   b.dataset.age = String(r.key);
   const bar = el('span', 'bar mixed');
@@ -47,8 +49,8 @@ function ageItem(r, largest, whole) {
       bar.append(piece);
     }
   }
-  b.append(el('span', 'name', name), el('span', 'much', data.diff ? signed(r.now - r.old, unitNow()) : amount(r.now)),
-    el('span', 'share', data.diff ? growth(r.now, r.old) : percent(r.now, whole)), el('span', 'track', bar));
+  b.append(el('span', 'name', name), el('span', 'much', muchOf(r)),
+    el('span', 'share', shareOf(r, whole)), el('span', 'track', bar));
   return b;
 }
 

@@ -59,8 +59,8 @@ function showNotes() {
     }
   }
   if (restricted() && S.state !== 'inuse' && unlabelled()) {
-    notes.push('What was ' + (S.state === 'alloc' ? 'allocated' : 'live at the peak') + ' is known by stack only, not by ' +
-      Object.keys(S.only).join(' or ') + '.');
+    const what = {alloc: 'allocated', peak: 'live at the peak', temporary: 'freed again at once'}[S.state];
+    notes.push('What was ' + what + ' is known by stack only, not by ' + Object.keys(S.only).join(' or ') + '.');
   }
   $('note').hidden = notes.length === 0;
   $('note').classList.toggle('alarm', data.cut.note !== '' || restricted());
@@ -194,8 +194,9 @@ function findMatches() {
   }
   const found = new Set();
   match.forEach((hit, f) => { if (hit) found.add(groupOf(f)); });
-  out.textContent = found.size === 0 ? 'nothing matches' : percent(total, widthTotal()[0]) + ' · ' + amount(total) + ' · ' +
-    (S.by === 'line' ? many(found.size, 'line', 'lines') : many(found.size, 'function', 'functions'));
+  const places = S.by === 'line' ? many(found.size, 'line', 'lines') : many(found.size, 'function', 'functions');
+  out.textContent = found.size === 0 ? 'nothing matches'
+    : percent(total, widthTotal()[0]) + ' · ' + amount(total) + ' · ' + places;
   if (found.size === 0 && S.view !== 'table' && S.view !== 'source') out.classList.add('bad');
 }
 
@@ -280,8 +281,11 @@ const TITLES = {
   peak: 'What was live when memory was at its highest (a)',
   temporary: 'Blocks that were freed again at once, within a few allocations of their thread (a)',
 };
-const COLOURS = data.diff ? [['change', 'Change', 'What grew and what shrank (o)'], ['origin', 'Origin', 'Whose code it is (o)']]
-  : [['origin', 'Origin', 'Whose code it is (o)'], ...(typesKnown ? [['type', 'Types', 'Which types were allocated (o)']] : [])];
+const COLOURS = [
+  ...(data.diff ? [['change', 'Change', 'What grew and what shrank (o)']] : []),
+  ['origin', 'Origin', 'Whose code it is (o)'],
+  ...(!data.diff && typesKnown ? [['type', 'Types', 'Which types were allocated (o)']] : []),
+];
 fill('states', 'state', states.map(s => [s, STATES[s], TITLES[s]]));
 fill('units', 'unit', [
   ['space', 'Bytes', 'Count bytes (b)'],
@@ -303,7 +307,8 @@ fill('widths', 'width', [
 ]);
 
 for (const name of data.views) {
-  const b = button(VIEWS[name].title, VIEWS[name].title + ' (' + (data.views.indexOf(name) + 1) + ')', () => setView(name));
+  const title = VIEWS[name].title, key = data.views.indexOf(name) + 1;
+  const b = button(title, title + ' (' + key + ')', () => setView(name));
   b.id = 'tab-' + name;
   b.setAttribute('role', 'tab');
   b.setAttribute('aria-controls', 'view-' + name);

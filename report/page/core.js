@@ -46,7 +46,8 @@ function growth(now, old) {
   if (old === 0) return now > 0 ? 'new' : '';
   if (now === 0) return 'gone';
   const p = 100 * (now - old) / old;
-  return (p > 0 ? '+' : p < 0 ? '−' : '±') + (Math.abs(p) >= 99.95 ? count(Math.abs(p)) : Math.abs(p).toFixed(1)) + ' %';
+  const digits = Math.abs(p) >= 99.95 ? count(Math.abs(p)) : Math.abs(p).toFixed(1);
+  return (p > 0 ? '+' : p < 0 ? '−' : '±') + digits + ' %';
 }
 function duration(s) {
   if (s < 1) return (s * 1000).toFixed(0) + ' ms';

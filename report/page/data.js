@@ -164,6 +164,10 @@ function widthTotal() {
   return kept('total change ' + m, () => sumUp(widthOwn()));
 }
 
+// muchOf is what a row of sums shows: how much, in a comparison how much more or less. shareOf is that as a part.
+const muchOf = r => data.diff ? signed(r.now - r.old, unitNow()) : amount(r.now);
+const shareOf = (r, whole) => data.diff ? growth(r.now, r.old) : percent(r.now, whole);
+
 // byLabel sums records by a label, largest first (in a comparison: what changed most). Ranges are pairs of nodes.
 function byLabel(dimension, ranges = [[0, T.n]], filter = null) {
   const m = metric();

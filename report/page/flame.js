@@ -162,8 +162,8 @@ function colourOf(f, dark) {
 const TYPE_COLOURS = [[22, 84, 70, 55, 42], [206, 66, 70, 42, 41], [140, 38, 66, 32, 34], [268, 56, 77, 36, 47],
   [46, 70, 64, 48, 36], [334, 60, 76, 40, 43], [176, 40, 63, 38, 32], [4, 62, 68, 48, 40], [228, 52, 76, 38, 50],
   [84, 44, 64, 36, 32]];
-// topTypes are the types with colours, largest first, in the order of everything that counts when nothing is restricted,
-// so that a type keeps its colour.
+// topTypes are the types with colours, largest first, in the order of everything that counts when nothing is
+// restricted, so that a type keeps its colour.
 let topTypes = null;
 function typesWithColours() {
   if (topTypes === null || topTypes.key !== S.state + unitNow()) {
@@ -645,14 +645,15 @@ function showSide() {
 function typeItem(r, whole, largest) {
   const on = S.only.type === r.key;
   const name = labelName('type', r.key);
-  const b = button('', on ? 'Show all types again' : 'Show only ' + name, () => setOnly('type', on ? null : r.key), 'type');
+  const title = on ? 'Show all types again' : 'Show only ' + name;
+  const b = button('', title, () => setOnly('type', on ? null : r.key), 'type');
   b.setAttribute('aria-pressed', String(on));
   const change = r.now - r.old, bar = el('span', 'bar' + (data.diff && change < 0 ? ' less' : ''));
   bar.style.width = (100 * (data.diff ? Math.abs(change) : r.now) / largest) + '%';
   bar.hidden = data.diff && change === 0;
   if (!data.diff) bar.style.background = typeColour(r.key);
-  b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', data.diff ? signed(change, unitNow())
-    : amount(r.now)), el('span', 'share faint', data.diff ? growth(r.now, r.old) : percent(r.now, whole))), bar);
+  b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', muchOf(r)),
+    el('span', 'share faint', shareOf(r, whole))), bar);
   return el('li', '', b);
 }
 

@@ -116,14 +116,15 @@ function niceStep(most, n) {
   return step;
 }
 function timeStep(span, n) {
-  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
-    172800, 604800, 1209600, 2592000];
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200,
+    86400, 172800, 604800, 1209600, 2592000];
   return steps.find(s => span / s <= n) || steps[steps.length - 1];
 }
 
 // chart draws lines of RSS and of tracked memory; points are [seconds since tracking began, tracked, RSS].
 function chart(points, width) {
-  const c = {...CHART, width}, last = points[points.length - 1][0], from = points[0][0], span = Math.max(1e-9, last - from);
+  const c = {...CHART, width};
+  const last = points[points.length - 1][0], from = points[0][0], span = Math.max(1e-9, last - from);
   const most = Math.max(1, ...points.map(p => Math.max(p[1], p[2])));
   const x = t => c.left + (t - from) / span * (c.width - c.left - c.right);
   const y = v => c.height - c.bottom - v / most / 1.05 * (c.height - c.top - c.bottom);
@@ -131,10 +132,11 @@ function chart(points, width) {
   const picture = svg('svg', {viewBox: `0 0 ${c.width} ${c.height}`, role: 'img', class: 'chart', tabindex: '0'});
   const grew = (column, what) => {
     const list = points.filter(p => p[column] >= 0);
-    return list.length === 0 ? '' : what + ' from ' + size(list[0][column]) + ' to ' + size(list[list.length - 1][column]) + ', ';
+    if (list.length === 0) return '';
+    return what + ' from ' + size(list[0][column]) + ' to ' + size(list[list.length - 1][column]) + ', ';
   };
-  picture.setAttribute('aria-label', grew(1, 'Tracked memory') + grew(2, 'resident memory') + 'within ' + duration(span) +
-    '. Arrow keys read it point by point.');
+  picture.setAttribute('aria-label', grew(1, 'Tracked memory') + grew(2, 'resident memory') + 'within ' +
+    duration(span) + '. Arrow keys read it point by point.');
   for (let v = 0, step = niceStep(most, 5); v <= most * 1.05; v += step) {
     picture.append(svg('line', {x1: c.left, x2: c.width - c.right, y1: y(v), y2: y(v), class: 'rule'}),
       svg('text', {x: c.left - 6, y: y(v) + 4, class: 'tick', 'text-anchor': 'end'}, size(v).replace('.0 ', ' ')));
@@ -145,8 +147,8 @@ function chart(points, width) {
       t < step / 2 ? 'start' : duration(t)));
   }
   const taken = column => points.filter(p => p[column] >= 0);
-  const line = column => taken(column).map((p, i) => (i ? 'L' : 'M') + x(p[0]).toFixed(1) + ' ' + y(p[column]).toFixed(1))
-    .join('');
+  const line = column => taken(column)
+    .map((p, i) => (i ? 'L' : 'M') + x(p[0]).toFixed(1) + ' ' + y(p[column]).toFixed(1)).join('');
   const tracked = taken(1);
   if (tracked.length > 0) {
     picture.append(svg('path', {class: 'area', d: line(1) + `L${x(tracked[tracked.length - 1][0])} ${y(0)}L${
@@ -228,8 +230,8 @@ function ranking(title, rows, names, act, actTitle, go, coloured) {
     bar.style.width = (100 * Math.abs(v) / largest) + '%';
     if (coloured && !data.diff) bar.style.background = typeColour(r.key);
     const b = button('', actTitle, () => act(r), 'rank');
-    b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', data.diff ? signed(v, unitNow()) : amount(v)),
-      el('span', 'share', data.diff ? growth(r.now, r.old) : percent(v, totalOf(metric())[0]))), bar);
+    b.append(el('span', 'head', el('span', 'name', name), el('span', 'much', muchOf(r)),
+      el('span', 'share', shareOf(r, totalOf(metric())[0]))), bar);
     if (where) b.append(el('span', 'faint place', where));
     ul.append(el('li', '', b));
   }
@@ -257,7 +259,9 @@ function factsPanels() {
 
 function factList(about) {
   const dl = el('dl', 'facts');
-  const add = (key, value) => dl.append(el('dt', '', key), el('dd', /^not (seen|counted)/.test(key) ? 'warning' : '', value));
+  const add = (key, value) => {
+    dl.append(el('dt', '', key), el('dd', /^not (seen|counted)/.test(key) ? 'warning' : '', value));
+  };
   if (about.time) add('taken', clock(about.time));
   if (about.duration > 0) add('tracked for', duration(about.duration));
   for (const [key, value] of about.info) add(key, /^\d+ bytes$/.test(value) ? size(parseInt(value, 10)) : value);

@@ -12,7 +12,8 @@ function showSource() {
     shown++;
     view.append(sourceFile(file, of, test));
   }
-  if (shown === 0) view.append(el('p', 'faint', S.query ? 'No source in this page matches.' : 'There is no source here.'));
+  if (shown > 0) return;
+  view.append(el('p', 'faint', S.query ? 'No source in this page matches.' : 'There is no source here.'));
 }
 
 // sourceLines returns for each file and line what it allocated itself and with what it called, each block once.
@@ -70,7 +71,8 @@ function sourceLine(source, number, l, most, test) {
     const heat = data.diff ? Math.abs(l.own - l.old) : l.own;
     own.style.setProperty('--heat', (100 * heat / Math.max(1, most)).toFixed(1) + '%');
   }
-  tr.append(own, el('td', 'much', l ? show(l.cum, l.cumOld) : ''), el('td', 'number', String(number)), el('td', 'text', source));
+  tr.append(own, el('td', 'much', l ? show(l.cum, l.cumOld) : ''), el('td', 'number', String(number)),
+    el('td', 'text', source));
   return tr;
 }
 

@@ -5,15 +5,17 @@ const TABLE_ROWS = 100; // at first, and as many more each time
 let tableShown = TABLE_ROWS;
 const opened = new Set(); // keys of rows that are looked into
 
-// frameRows returns a row for each line, function or module that has blocks: what it allocated itself (now, old) and what
-// was allocated while it was on the stack (cum, cumOld), each block once, also under recursion.
+// frameRows returns a row for each line, function or module that has blocks: what it allocated itself (now, old) and
+// what was allocated while it was on the stack (cum, cumOld), each block once, also under recursion.
 function frameRows(group) {
   const m = metric(), other = otherMetric();
   return kept(['rows', group, m].join(), () => {
     const of = group === 'line' ? f => f : group === 'function' ? f => frames.function[f] : f => frames.module[f];
     const rows = new Map();
     const columns = {now: ownOf(m), cum: totalOf(m), other: ownOf(other)};
-    if (data.diff) Object.assign(columns, {old: ownOf(m, 'old'), cumOld: totalOf(m, 'old'), otherOld: ownOf(other, 'old')});
+    if (data.diff) {
+      Object.assign(columns, {old: ownOf(m, 'old'), cumOld: totalOf(m, 'old'), otherOld: ownOf(other, 'old')});
+    }
     const inside = new Map(); // for each group the end of the range of nodes below its outermost call
     for (let i = 1; i < T.n; i++) {
       const f = T.frame[i], key = of(f);
@@ -66,15 +68,16 @@ function TABLE_COLUMNS() {
       {id: 'old', title: 'Before', value: r => r.old, show: r => show(r.old, unit)},
       {id: 'relative', title: '%', value: r => r.old > 0 ? (r.now - r.old) / r.old : r.now > 0 ? Infinity : 0,
         show: r => growth(r.now, r.old)},
-      {id: 'other', title: UNITS[other], value: r => r.other - r.otherOld, show: r => signed(r.other - r.otherOld, other)},
+      {id: 'other', title: UNITS[other], value: r => r.other - r.otherOld,
+        show: r => signed(r.other - r.otherOld, other)},
       ...(ofFrames(S.group) ? [{id: 'cum', title: 'Change below', value: r => r.cum - r.cumOld,
         show: r => signed(r.cum - r.cumOld, unit), hint: 'what it called included'}] : []),
       name,
     ];
   }
   return [
-    {id: 'own', title: ofFrames(S.group) ? 'Own' : UNITS[unit], value: r => r.now, show: r => show(r.now, unit), bar: true,
-      hint: 'allocated right there'},
+    {id: 'own', title: ofFrames(S.group) ? 'Own' : UNITS[unit], value: r => r.now, show: r => show(r.now, unit),
+      bar: true, hint: 'allocated right there'},
     {id: 'share', title: 'Share', value: r => r.now, show: r => percent(r.now, total)},
     {id: 'other', title: UNITS[other], value: r => r.other, show: r => show(r.other, other)},
     {id: 'mean', title: 'Mean', value: r => mean(r, unit), show: r => mean(r, unit) > 0 ? size(mean(r, unit)) : '',
@@ -91,14 +94,15 @@ function mean(r, unit) {
 
 function showTable() {
   const view = $('view-table');
-  const focused = document.activeElement && view.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const active = document.activeElement, focused = active && view.contains(active) ? active.dataset.key : null;
   const rows = tableRows(), columns = TABLE_COLUMNS(), sort = sortColumn();
   const switches = el('div', 'switch');
   switches.setAttribute('role', 'group');
   switches.setAttribute('aria-label', 'A row for each');
   for (const [group, title] of Object.entries(GROUPS)) {
     if (!ofFrames(group) && !DIMENSIONS.includes(group)) continue;
-    const b = button(title + 's', 'A row for each ' + title.toLowerCase(), () => setTable({group, sort: null, down: true}));
+    const b = button(title + 's', 'A row for each ' + title.toLowerCase(),
+      () => setTable({group, sort: null, down: true}));
     b.dataset.value = group;
     b.setAttribute('aria-pressed', String(S.group === group));
     switches.append(b);
@@ -221,7 +225,7 @@ function smallList(title, rows, name) {
   const ul = el('ul');
   const most = 6;
   for (const x of rows.slice(0, most)) {
-    ul.append(el('li', '', el('span', 'much', data.diff ? signed(x.now - x.old, unitNow()) : amount(x.now)), ' ' + name(x)));
+    ul.append(el('li', '', el('span', 'much', muchOf(x)), ' ' + name(x)));
   }
   if (rows.length > most) ul.append(el('li', 'faint', 'and ' + count(rows.length - most) + ' more'));
   return el('div', '', el('h4', '', title), ul);
@@ -240,7 +244,8 @@ function stackList(filter) {
     byNode.set(row.node, row);
   }
   const weight = r => data.diff ? Math.abs(r.now - r.old) : r.now;
-  const stacks = [...byNode.values()].filter(r => weight(r) > 0).sort((a, b) => weight(b) - weight(a) || a.node - b.node);
+  const stacks = [...byNode.values()].filter(r => weight(r) > 0)
+    .sort((a, b) => weight(b) - weight(a) || a.node - b.node);
   if (stacks.length === 0) {
     return el('p', 'faint', 'It allocated nothing itself: its total is what it called.');
   }
@@ -257,7 +262,7 @@ function stackList(filter) {
       const f = T.frame[node];
       ol.append(el('li', '', el('span', 'faint', place(f, true) + ' '), label(f)));
     }
-    list.append(el('div', 'onestack', el('b', '', data.diff ? signed(s.now - s.old, unitNow()) : amount(s.now)), ol));
+    list.append(el('div', 'onestack', el('b', '', muchOf(s)), ol));
   }
   return list;
 }

@@ -13,7 +13,8 @@ function showTree() {
   }
   const list = el('div', 'tree');
   list.setAttribute('role', 'tree');
-  list.setAttribute('aria-label', S.inverted ? 'What allocated, its callers below' : 'Calls, callers above what they call');
+  list.setAttribute('aria-label', S.inverted ? 'What allocated, its callers below'
+    : 'Calls, callers above what they call');
   const todo = [treeRoot];
   let n = 0;
   while (todo.length > 0 && n < 5000) {
