@@ -2,19 +2,19 @@ package dso
 
 import (
 	"debug/elf"
-	"slices"
 
 	"github.com/heaptap/heaptap/mem"
 )
 
 // annotate fills in what takes more than one symbol to know.
 func (s *Symbols) annotate(all []Found) {
+	slots := make(slotsOf)
 	for i := range all {
 		f := &all[i]
 		f.Demangled = Demangle(f.Name)
 		switch f.Kind() {
 		case IFunc:
-			f.Bound = s.bound(f)
+			f.Bound = s.bound(f, slots)
 		case Object:
 			s.relate(f)
 		}
@@ -49,31 +49,37 @@ func (s *Symbols) firstExporter(name string) *Module {
 	return nil
 }
 
+// slotsOf are modules' slots as they were when first asked for.
+type slotsOf map[*Module][]Slot
+
+// of are the slots of a module; none where they cannot be read.
+func (s slotsOf) of(m *Module) []Slot {
+	slots, ok := s[m]
+	if !ok {
+		slots, _ = m.Slots()
+		s[m] = slots
+	}
+	return slots
+}
+
 // bound finds the implementation that an indirect function was resolved to, in a slot that the loader filled: one that
 // the resolver itself was run for (IRELATIVE), else one of any module that refers to the symbol and gets it from this
 // module. 0 if there is none.
-func (s *Symbols) bound(f *Found) mem.Addr {
-	if slots, err := f.Module.Slots(); err == nil {
-		for _, slot := range slots {
-			if slot.Kind == IRelative && f.Module.At(uint64(slot.Addend)) == f.Addr && s.isResult(f, slot.Value) {
-				return slot.Value
-			}
+func (s *Symbols) bound(f *Found, slots slotsOf) mem.Addr {
+	for _, slot := range slots.of(f.Module) {
+		if slot.Kind == IRelative && f.Module.At(uint64(slot.Addend)) == f.Addr && s.isResult(f, slot.Value) {
+			return slot.Value
 		}
 	}
 	for _, m := range s.modules {
 		if m.listed != f.Module.listed {
 			continue
 		}
-		slots, err := m.Slots()
-		if err != nil {
-			continue
-		}
-		i := slices.IndexFunc(slots, func(slot Slot) bool {
-			return slot.Symbol == f.Name && slot.Kind != IRelative && !slot.Lazy && slot.Addend == 0 &&
-				(slot.Version == "" || slot.Version == f.Version) && s.isResult(f, slot.Value)
-		})
-		if i >= 0 {
-			return slots[i].Value
+		for _, slot := range slots.of(m) {
+			if slot.Symbol == f.Name && slot.Kind != IRelative && !slot.Lazy && slot.Addend == 0 &&
+				(slot.Version == "" || slot.Version == f.Version) && s.isResult(f, slot.Value) {
+				return slot.Value
+			}
 		}
 	}
 	return 0

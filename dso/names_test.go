@@ -3,8 +3,10 @@ package dso
 import (
 	"bytes"
 	"debug/dwarf"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,18 +32,19 @@ type form struct {
 	source Source                                             // where its full table is found
 	bare   bool                                               // it has no full table anywhere
 	debug  bool                                               // it has DWARF somewhere
+	all    bool                                               // its loader is asked of every name
 	more   func(t *testing.T, f form, r *running, s *Symbols) // what else holds for it
 }
 
 var forms = []form{
-	{name: "pie", flags: []string{"-g"}, source: Symtab, debug: true},
-	{name: "non-pie", flags: []string{"-g", "-no-pie", "-fno-pie"}, source: Symtab, debug: true},
+	{name: "pie", flags: []string{"-g"}, source: Symtab, debug: true, all: true},
+	{name: "non-pie", flags: []string{"-g", "-no-pie", "-fno-pie"}, source: Symtab, debug: true, all: true},
 	{name: "sysv hash, eager", flags: []string{"-Wl,--hash-style=sysv", "-Wl,-z,now"}, source: Symtab},
 	{name: "packed relocations", flags: []string{"-Wl,-z,pack-relative-relocs"}, source: Symtab, more: hasPacked},
 	{name: "no build-id", flags: []string{"-Wl,--build-id=none"}, source: Symtab},
 	{name: "static", flags: []string{"-static"}, static: true, source: Symtab},
 	{name: "static-pie", flags: []string{"-static-pie"}, static: true, source: Symtab},
-	{name: "musl", cc: "musl-gcc", flags: []string{"-g"}, source: Symtab, debug: true},
+	{name: "musl", cc: "musl-gcc", flags: []string{"-g"}, source: Symtab, debug: true, all: true},
 	{name: "musl static", cc: "musl-gcc", flags: []string{"-g", "-static"}, static: true, source: Symtab, debug: true},
 	{name: "stripped", flags: []string{"-s", "-rdynamic"}, bare: true},
 	{name: "MiniDebugInfo, xz", finish: miniDebugInfo(packXZ), source: MiniDebugInfo},
@@ -241,6 +244,9 @@ func TestForms(t *testing.T) {
 			} {
 				t.Run(name, func(t *testing.T) { check(t, f, r, r.symbols(t)) })
 			}
+			if f.all {
+				t.Run("every name", func(t *testing.T) { checkEveryName(t, r, r.symbols(t)) })
+			}
 			t.Run("lazy", func(t *testing.T) { checkLazySlots(t, f, r, r.symbols(t)) }) // it binds one
 		})
 	}
@@ -392,6 +398,61 @@ func checkNamesOfLibraries(t *testing.T, f form, r *running, s *Symbols) {
 		t.Errorf("internal_of_library: %+v, %v", all, err)
 	}
 	testVersions(t, r, s)
+}
+
+// checkEveryName asks the program's own loader of all that its modules export, and compares.
+func checkEveryName(t *testing.T, r *running, s *Symbols) {
+	compared, unbound := 0, 0
+	for name := range exportedNames(t, s) {
+		if _, err := io.WriteString(r.stdin, name+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		r.listen(t)
+		said := r.said[len(r.said)-1]
+		got, err := s.Resolve(name)
+		switch {
+		case err == nil && got.Kind() == IFunc && got.Bound == 0:
+			unbound++
+		case said.addr == 0:
+			if err == nil && s.class(&got) == bound {
+				t.Errorf("%s: %+v; the loader knows of none", name, got)
+			}
+		case err != nil:
+			t.Errorf("%s: %v; want %v", name, err, said.addr)
+		case got.Entry() != said.addr:
+			// The address of a function that a non-PIE program refers to is its PLT entry, for all modules.
+			if at, _, ok := s.At(said.addr); !ok || at.Name != name+"@plt" || !at.Module.Main {
+				t.Errorf("%s: %+v; want %v, which is %+v", name, got, said.addr, at)
+			}
+		default:
+			compared++
+		}
+	}
+	if compared < 1000 {
+		t.Errorf("%d names compared, %d indirect functions not bound", compared, unbound)
+	}
+}
+
+// exportedNames are those of the modules that the program was started with.
+func exportedNames(t *testing.T, s *Symbols) map[string]bool {
+	t.Helper()
+	out := make(map[string]bool)
+	for _, m := range s.Modules() {
+		if !s.scope().startup[m] {
+			continue
+		}
+		table, err := m.exportTable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range table.len() {
+			sym := m.symbolOf(table, i)
+			if isDefinition(table.raw(i)) && !sym.Hidden && sym.Type != elf.STT_TLS {
+				out[sym.Name] = true
+			}
+		}
+	}
+	return out
 }
 
 // testVersions: the default version comes first, and each is found by its own name.

@@ -109,6 +109,9 @@ func (f *Found) String() string {
 		}
 		name += at + f.Version
 	}
+	if f.Module == nil {
+		return name
+	}
 	return f.Module.Name() + "!" + name
 }
 

@@ -1,6 +1,7 @@
 /* Says where things of its own and of its libraries are, and waits. Linked with names2.c.
 
-   Arguments: a library to open late and once more in a link namespace of its own. */
+   Arguments: a library to open late and once more in a link namespace of its own. Then each line of input is a number,
+   which calls strtol, or a name to look up. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,7 @@ open_late(const char *path)
 int
 main(int argc, char **argv)
 {
-    char line[16];
+    char line[256];
     time(NULL);
     printf("own - %p hidden_helper\n", (void *)hidden_helper);
     printf("own - %p twin\n", (void *)twin);
@@ -102,6 +103,15 @@ main(int argc, char **argv)
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+#ifdef HAVE_DLOPEN
+        if (line[0] > '9') {
+            printf("dlsym - 0x%lx %s\n", (unsigned long)dlsym(RTLD_DEFAULT, line), line);
+            puts("ready");
+            fflush(stdout);
+            continue;
+        }
+#endif
         printf("answer - 0x%lx strtol\n", strtol(line, NULL, 10));
         puts("ready");
         fflush(stdout);
