@@ -141,7 +141,12 @@ func (tg *target) health() health {
 func (tg *target) recover(a arena, tid int) (orphans int) {
 	tg.t.Helper()
 	pl := tg.plan(Options{Tid: tid})
-	report, err := pl.Borrow(deadline(tg.t), func(s *Session) error { return a.cycle(s, 1) })
+	report, err := pl.Borrow(deadline(tg.t), func(s *Session) error {
+		if fn, err := mem.U64(pl.memory, a.data); err != nil || fn == 0 {
+			return errors.Join(err, a.cycle(s, 1))
+		}
+		return a.callCycle(s, 1) // also on what the killed one had mapped
+	})
 	if err != nil {
 		tg.t.Fatalf("fresh tracer: %v", err)
 	}

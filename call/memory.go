@@ -115,7 +115,7 @@ func (s *Session) needStack() error {
 // needArena maps the arena, unless there is one.
 func (s *Session) needArena() error {
 	if s.arena != (region{}) {
-		return nil
+		return s.openArena()
 	}
 	var err error
 	for _, stack := range stackSizes() {
@@ -134,10 +134,15 @@ func (s *Session) needArena() error {
 	return err
 }
 
-// openArena makes all of the arena but its guard usable.
+// openArena makes all of the arena but its guard usable, unless that has been done. It has not where the tracer that
+// mapped it was killed before.
 func (s *Session) openArena() error {
+	if s.opened {
+		return nil
+	}
 	lo := s.arena.Lo + guardSize
 	_, err := s.Syscall(unix.SYS_MPROTECT, uint64(lo), uint64(s.arena.Hi-lo), unix.PROT_READ|unix.PROT_WRITE)
+	s.opened = err == nil
 	return err
 }
 
@@ -208,7 +213,6 @@ func (s *Session) adopt() error {
 	if err != nil {
 		return err
 	}
-	s.rec.Arena = s.plan.left
 	if !anonymous(maps, s.rec.Arena) {
 		s.rec.Arena = region{}
 		return nil
@@ -267,7 +271,7 @@ func (s *Session) giveBack() error {
 		return err
 	}
 	s.point("call/arena-unmapped", "memory for functions given back")
-	s.arena = region{}
+	s.arena, s.opened = region{}, false
 	return s.recordArena(region{})
 }
 

@@ -41,6 +41,7 @@ type Session struct {
 
 	// What functions need.
 	arena      region // mapped for them, or adopted
+	opened     bool   // it can be used
 	mapped     []owned
 	low, floor mem.Addr // where the next mapping goes below, and not below
 	errno      keptErrno
@@ -113,6 +114,7 @@ func (s *Session) begin() error {
 		}
 	}
 	s.first = s.placing
+	s.rec.Arena = s.plan.left
 	return nil
 }
 

@@ -233,7 +233,12 @@ func (pl *Plan) borrowAll(ctx context.Context, fn func(*Session, []StoppedThread
 		if err != nil {
 			return nil, err
 		}
-		return s.thread, s.use(began, &report, func() error { return fn(s, threads) })
+		return s.thread, s.use(began, &report, func() error {
+			if err := s.adopt(); err != nil {
+				return err
+			}
+			return fn(s, threads)
+		})
 	})
 	return report, err
 }
