@@ -39,7 +39,11 @@ func TestQuickHeaptap(t *testing.T) {
 			t.Errorf("dump of %s: %+v, want at least %d blocks", d.Program, d, want)
 		}
 	}
-	for _, what := range []string{"heaptap exact", "tables / live bytes", "attach pause", "dump and table"} {
+	if c := r.Calls; c.Pause.Median <= 0 || c.Command.Median <= c.Pause.Median || c.PerSecond <= 0 {
+		t.Errorf("calls: %+v", c)
+	}
+	for _, what := range []string{"heaptap exact", "tables / live bytes", "attach pause", "dump and table",
+		"pause of a call"} {
 		if !strings.Contains(printed, what) {
 			t.Errorf("nothing printed about %q:\n%s", what, printed)
 		}

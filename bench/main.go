@@ -1,5 +1,6 @@
 // Bench measures what tracking costs a Python process: the time and memory of real workloads under heaptap, tracemalloc
-// and memray as ratios to no tracking, the agent's own tables, and how long attaching and dumping hold a process up.
+// and memray as ratios to no tracking, the agent's own tables, how long attaching and dumping hold a process up, and
+// what calling a function in it costs beside gdb.
 //
 //	go run ./bench                                      everything, with every interpreter found
 //	go run ./bench -only pause,dump                     only some parts
@@ -77,6 +78,10 @@ func parts() []part {
 			r.Dumps, err = b.measureDumps(ctx, in)
 			return err
 		}},
+		{"call", true, func(b *bench, ctx context.Context, in interpreter, r *result) (err error) {
+			r.Calls, err = b.measureCalls(ctx, in)
+			return err
+		}},
 	}
 }
 
@@ -87,6 +92,7 @@ type result struct {
 	Tables      *tablesReport `json:"tables,omitempty"`
 	Pauses      []attachPause `json:"pauses,omitempty"`
 	Dumps       []dumpCost    `json:"dumps,omitempty"`
+	Calls       *callCost     `json:"calls,omitempty"`
 }
 
 // A record is what a run of the benchmark writes as JSON.

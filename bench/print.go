@@ -57,6 +57,9 @@ func (rec *record) failures() []string {
 		for _, d := range r.Dumps {
 			add(in+", dump of "+d.Program, d.Error)
 		}
+		if r.Calls != nil {
+			add(in+", calls", r.Calls.Error)
+		}
 	}
 	return all
 }
@@ -79,6 +82,9 @@ func (rec *record) print(out io.Writer) {
 		}
 		if r.Dumps != nil {
 			printDumps(out, r.Dumps)
+		}
+		if r.Calls != nil {
+			r.Calls.print(out)
 		}
 	}
 	for _, f := range rec.failures() {
