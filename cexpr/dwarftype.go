@@ -295,7 +295,6 @@ func (t *Types) members(s *Type, off dwarf.Offset) error {
 		defer func() { shared.fillIn = saved }()
 	}
 	methods := false
-	align := int64(1)
 	err = t.children(e, func(c *dwarf.Entry) error {
 		switch c.Tag {
 		case dwarf.TagSubprogram:
@@ -312,19 +311,13 @@ func (t *Types) members(s *Type, off dwarf.Offset) error {
 				return errors.New("a structure with too many members")
 			}
 			methods = methods || f.Base || f.Type.under().class && !f.Type.under().byValue
-			if f.BitSize == 0 || f.Name != "" {
-				align = max(align, f.Type.align())
-			}
 			s.Fields = append(s.Fields, f)
 		}
 		return nil
 	})
 	s.fillIn = nil
 	if s.Align == 0 {
-		s.Align = align
-		if s.packed(align) {
-			s.Align = 1
-		}
+		s.Align = s.impliedAlign()
 	}
 	if !methods {
 		s.byValue = true // nothing in it can be anything but C's
@@ -332,11 +325,34 @@ func (t *Types) members(s *Type, off dwarf.Offset) error {
 	return err
 }
 
-// packed tells whether a structure is laid out closer than its members ask for, which debug information does not say.
-func (t *Type) packed(align int64) bool {
-	return t.Size%align != 0 || slices.ContainsFunc(t.Fields, func(f Field) bool {
-		return f.BitSize == 0 && f.Offset%f.Type.align() != 0
-	})
+// impliedAlign is the alignment of a structure by how it is laid out, since debug information does not say which ones
+// are packed. A packed one has members that lie closer than they ask for, and no padding; where there is padding, a
+// member that lies too close is itself a packed structure, whose own layout did not show it.
+func (t *Type) impliedAlign() int64 {
+	align := int64(1)
+	close, padded := false, false
+	end := int64(0) // in bits
+	for _, f := range t.Fields {
+		start, size := f.Offset*8, f.BitSize
+		if size > 0 {
+			start = f.BitOffset
+		} else {
+			bytes, _ := f.Type.size() // checked by within
+			size = bytes * 8
+		}
+		padded = padded || start > (end+7)/8*8
+		end = max(end, start+size)
+		if a := f.Type.align(); f.BitSize == 0 && f.Offset%a != 0 {
+			close = true
+		} else {
+			align = max(align, a)
+		}
+	}
+	padded = padded || t.Size > (end+7)/8
+	if t.Size%align != 0 || close && !padded {
+		return 1
+	}
+	return align
 }
 
 // within checks that a member lies inside of its structure, which has to be true before bytes are taken out of it.
