@@ -332,7 +332,7 @@ func TestFlameOddPages(t *testing.T) {
 const (
 	largeLoad = 8 * time.Second
 	largeStep = 2 * time.Second
-	largeFile = 12 << 20
+	largeFile = DefaultMaxPageBytes
 )
 
 func TestFlameLarge(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -460,6 +461,126 @@ func (b *browser) expectContrast() {
 	})(arguments[0])`, leastContrast)
 	if len(poor) > 0 {
 		b.t.Errorf("%s, %s: text is hard to read: %q", b.state().View, b.state().Theme, poor)
+	}
+}
+
+// The page reckons as package heap does: own and total of each line and function, each block once under recursion.
+func TestPageReckons(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	for _, s := range []*heap.Snapshot{server(), deep(9), large(3, 12)} {
+		b.open(htmlFile(t, &heap.Delta{New: s}, HTMLOptions{}))
+		b.press("3")
+		for _, g := range []struct {
+			name string
+			rows []heap.Row
+		}{{"line", s.ByLine()}, {"function", s.ByFunction()}} {
+			b.clickOn("#view-table .switch button[data-value=" + g.name + "]")
+			var want []string
+			for _, r := range g.rows {
+				if r.Cum[heap.InuseBytes] > 0 {
+					want = append(want, fmt.Sprint(Size(r.Own[heap.InuseBytes]), Size(r.Cum[heap.InuseBytes]), function(r.Frame),
+						location(r.Frame)))
+				}
+			}
+			if v := s.Stackless()[heap.InuseBytes]; v > 0 {
+				want = append(want, fmt.Sprint(Size(v), Size(v), noStackName, ""))
+			}
+			var got []string
+			b.eval(&got, `[...document.querySelectorAll('#view-table tr.row')].map(r => r.cells[0].textContent +
+				r.cells[4].textContent + (r.querySelector('.name') || {}).textContent +
+				(r.querySelector('.place') || {textContent: ''}).textContent)`)
+			slices.Sort(want)
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("by %s: want (-), got (+)\n%s", g.name, diff)
+			}
+		}
+	}
+}
+
+// The tree in a page's data has the same calls and sums as the snapshot's.
+func TestPageTree(t *testing.T) {
+	for name, s := range map[string]*heap.Snapshot{"server": server(), "hostile": hostile(), "large": large(300, 20)} {
+		want := map[string]int64{}
+		root := s.Tree(heap.ByLine)
+		var walk func(n *heap.Node, path string)
+		walk = func(n *heap.Node, path string) {
+			for _, c := range n.Children {
+				below := path + "\n" + function(c.Frame) + " " + location(c.Frame)
+				want[below] += c.Own[heap.InuseBytes] // hostile names may look alike
+				walk(c, below)
+			}
+		}
+		walk(root, "")
+		if v := root.Own[heap.InuseBytes]; v > 0 {
+			want["\n"+noStackName+" "] = v
+		}
+		d := pageDataOf(&heap.Delta{New: s}, FlameOptions{}.page(), 1<<20)
+		got := map[string]int64{}
+		var path []string
+		var nodes []string
+		for i, up := range d.Nodes.Up {
+			f := d.Nodes.Frame[i]
+			fn, file := d.Strings[d.Frames.Func[f]], d.Strings[d.Frames.File[f]]
+			if fn == "" {
+				fn = "[unknown]"
+			}
+			if d.Frames.Line[f] > 0 && file != "" {
+				file = fmt.Sprintf("%s:%d", file, d.Frames.Line[f])
+			}
+			above := ""
+			path = path[:len(path)-up]
+			if len(path) > 0 {
+				above = path[len(path)-1]
+			}
+			path = append(path, above+"\n"+fn+" "+file)
+			nodes = append(nodes, path[len(path)-1])
+			got[path[len(path)-1]] += 0
+		}
+		at := -1
+		for i, step := range d.Records.Node {
+			at += int(step)
+			got[nodes[at]] += d.Records.Values[0][i]
+		}
+		if name == "hostile" { // whose names are cut
+			for _, m := range []map[string]int64{want, got} {
+				for path := range m {
+					if len(path) > maxNameBytes {
+						delete(m, path)
+					}
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: want (-), got (+)\n%s", name, diff)
+		}
+	}
+}
+
+// A long timeline keeps its peaks; what nobody measured stays unknown.
+func TestPageTimeline(t *testing.T) {
+	s := &heap.Snapshot{}
+	begin := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	for i := range 10 * maxPoints {
+		p := heap.Point{Time: begin.Add(time.Duration(i) * time.Second), Tracked: 100, RSS: heap.Unmeasured}
+		if i == 4321 {
+			p.Tracked = 5000
+		}
+		s.Timeline = append(s.Timeline, p)
+	}
+	points := pageTimeline(s)
+	peak := 0.0
+	for i, p := range points {
+		peak = max(peak, p[1])
+		if p[2] != -1 || i > 0 && p[0] <= points[i-1][0] {
+			t.Fatalf("point %d: %v after %v", i, p, points[max(0, i-1)])
+		}
+	}
+	if len(points) != maxPoints || peak != 5000 {
+		t.Errorf("%d points with a peak of %v", len(points), peak)
+	}
+	if points := pageTimeline(&heap.Snapshot{Timeline: s.Timeline[:3]}); len(points) != 3 || points[2][0] != 2 {
+		t.Errorf("three points: %v", points)
 	}
 }
 
