@@ -141,7 +141,7 @@ func (j *job) plan() error {
 		if err == nil {
 			continue
 		}
-		if hopeless(err) {
+		if j.hopeless(err) {
 			return err
 		}
 		j.planErr = err
@@ -167,10 +167,10 @@ func (j *job) plan() error {
 	return nil
 }
 
-// hopeless reports whether an expression that could not be planned cannot be evaluated either.
-func hopeless(err error) bool {
-	return errors.As(err, new(*cexpr.NotFoundError)) || errors.As(err, new(*cexpr.AmbiguousError)) ||
-		errors.As(err, new(*cexpr.UnknownRegisterError)) || errors.As(err, new(*ReadOnlyRegisterError))
+// hopeless reports whether an expression that could not be planned cannot be evaluated either: memory that cannot be read
+// now may be there once the calls before have been made.
+func (j *job) hopeless(err error) bool {
+	return len(j.planned) == 0 || !errors.As(err, new(*mem.Fault))
 }
 
 // looksOnly reports whether it is worth trying without borrowing a thread.

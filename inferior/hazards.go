@@ -57,7 +57,8 @@ type holder struct {
 	passing bool
 }
 
-// holders is what this package knows of who holds what. Sources: the locks taken in glibc 2.28 to 2.41, musl 1.2,
+// holders is what this package knows of who holds what. A function that calls malloc holds the allocator only while it
+// does, and then malloc is on the stack as well. Sources: the locks taken in glibc 2.28 to 2.41, musl 1.2,
 // jemalloc 5, tcmalloc (gperftools 2.10), mimalloc 2.
 var holders = []holder{
 	{holds: Allocator, functions: `malloc free calloc realloc reallocarray cfree memalign aligned_alloc posix_memalign
@@ -72,14 +73,14 @@ var holders = []holder{
 		_int_memalign malloc_consolidate sysmalloc* systrim unlink_chunk arena_get* tcache_* ptmalloc_init _mid_memalign
 		munmap_chunk mremap_chunk heap_trim new_heap malloc_printerr alloc_slot alloc_group nontrivial_free
 		__expand_heap __bin_chunk __memalign_hook`},
-	{holds: Loader | Allocator, modules: `ld-linux*.so* ld64.so* ld-2.*.so`},
-	{holds: Loader | Allocator, functions: `_Unwind_Find_* __register_frame* __deregister_frame*`},
-	{holds: Loader | Allocator, library: true, functions: `dlopen dlmopen dlclose dlsym dlvsym dladdr dladdr1 dlinfo
+	{holds: Loader, modules: `ld-linux*.so* ld64.so* ld-2.*.so`},
+	{holds: Loader, functions: `_Unwind_Find_* __register_frame* __deregister_frame*`},
+	{holds: Loader, library: true, functions: `dlopen dlmopen dlclose dlsym dlvsym dladdr dladdr1 dlinfo
 		dl_iterate_phdr __dl_iterate_phdr dlopen_* dlclose_* dlsym_* __libc_dlopen* __libc_dlsym* __libc_dlclose* _dl_*
 		__dlopen __dlclose __dlsym __tls_get_addr* __tls_get_new do_dlsym load_library map_library reloc_all __dls*`},
 	{holds: Threads | Allocator | Stdio, library: true, functions: `fork _Fork __libc_fork vfork __run_fork_handlers
 		posix_spawn* __posix_spawn* __spawni* system popen pclose forkpty daemon wordexp`},
-	{holds: Stdio | Allocator, library: true, functions: `printf fprintf vprintf vfprintf dprintf vdprintf wprintf fwprintf
+	{holds: Stdio, library: true, functions: `printf fprintf vprintf vfprintf dprintf vdprintf wprintf fwprintf
 		vwprintf vfwprintf *printf_chk __vfprintf_internal __vfwprintf_internal printf_positional printf_core wprintf_core
 		puts fputs putc putchar fputc putw fwrite fputwc fputws putwc putwchar
 		gets fgets getc getchar fgetc getw fread getline getdelim __getdelim fgetwc fgetws getwc getwchar ungetc ungetwc
@@ -89,7 +90,7 @@ var holders = []holder{
 		perror psignal psiginfo err errx warn warnx verr verrx vwarn vwarnx error error_at_line
 		flockfile ftrylockfile funlockfile *_unlocked _IO_* __overflow __uflow __underflow __woverflow __wuflow
 		new_do_write buffered_vfprintf __stdio_* __towrite* __toread* __fwritex __lockfile __unlockfile __ofl_*`},
-	{holds: Library | Allocator, library: true, functions: `setenv putenv unsetenv clearenv __add_to_environ tzset
+	{holds: Library, library: true, functions: `setenv putenv unsetenv clearenv __add_to_environ tzset
 		localtime localtime_r mktime timelocal strftime strftime_l wcsftime __tz* __do_tzset do_tzset
 		syslog vsyslog __vsyslog* openlog closelog setlogmask getpw* getgr* getsp* getgrouplist initgroups __nss_* nss_*
 		gethostby* getaddrinfo freeaddrinfo getnameinfo getserv* getproto* getnet* gaih_* res_* __res_* ns_*
@@ -97,13 +98,13 @@ var holders = []holder{
 		atexit on_exit at_quick_exit __cxa_atexit __cxa_at_quick_exit __cxa_finalize exit quick_exit __run_exit_handlers
 		setlocale newlocale uselocale freelocale duplocale _nl_* textdomain bindtextdomain gettext dgettext dcgettext
 		iconv_open iconv_close __gconv* abort getmntent* regcomp glob`},
-	{holds: Threads | Allocator, library: true, functions: `pthread_create __pthread_create* pthread_exit __pthread_exit
+	{holds: Threads, library: true, functions: `pthread_create __pthread_create* pthread_exit __pthread_exit
 		thrd_create thrd_exit __pthread_unwind* __do_cancel pthread_once __pthread_once* call_once pthread_key_create
 		pthread_key_delete pthread_atfork __register_atfork __call_tls_dtors __nptl_* __libc_thread_freeres*
 		pthread_getattr_np sem_open sem_close`},
 	{holds: Threads, passing: true, library: true, functions: `pthread_* __pthread_* ___pthread_* __lll_* lll_* sem_*
 		__new_sem_* __old_sem_* mtx_* cnd_* futex_* __futex_*`},
-	{holds: Threads | Allocator, functions: `__cxa_guard_acquire`, passing: true},
+	{holds: Threads, functions: `__cxa_guard_acquire`, passing: true},
 }
 
 // needs is what functions need: those of the C library by these names, and the allocators' by theirs. What is in no row
@@ -176,6 +177,10 @@ const withoutGIL = `PyGILState_Ensure PyGILState_Release PyGILState_Check PyGILS
 const readsOnly = `PyGILState_Check PyGILState_GetThisThreadState Py_IsInitialized Py_IsFinalizing _Py_IsFinalizing
 	Py_GetPlatform Py_GetCopyright Py_GetCompiler _PyThreadState_UncheckedGet PyThreadState_GetUnchecked
 	PyThread_get_thread_ident PyErr_SetInterrupt`
+
+// outermost are the functions that nothing calls: where programs and threads begin.
+const outermost = `_start _start_c __libc_start_main __libc_start_call_main libc_start_main_stage2 generic_start_main
+	start_thread start clone clone3 __clone __clone3 thread_start _dl_start_user runtime.goexit runtime.mstart runtime.rt0_go`
 
 // evaluators are the functions that execute Python's code: inside one of them and in nothing that it has called, the
 // interpreter's structures are whole.

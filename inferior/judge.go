@@ -41,15 +41,16 @@ func (g GIL) String() string {
 
 // judge decides whether a thread stands where functions may be called.
 type judge struct {
-	walker  *walker
-	holders []compiledHolder
-	needs   []compiledNeed
-	library patterns
-	without patterns
-	reads   patterns
-	eval    patterns
-	python  *pythonView
-	static  bool // the program has the C library in itself
+	walker    *walker
+	holders   []compiledHolder
+	needs     []compiledNeed
+	library   patterns
+	without   patterns
+	reads     patterns
+	eval      patterns
+	outermost patterns
+	python    *pythonView
+	static    bool // the program has the C library in itself
 }
 
 type compiledHolder struct {
@@ -65,7 +66,8 @@ type compiledNeed struct {
 func newJudge(w *walker, python *pythonView) *judge {
 	j := &judge{
 		walker: w, python: python, library: parsePatterns(libraries), without: parsePatterns(withoutGIL),
-		reads: parsePatterns(readsOnly), eval: parsePatterns(evaluators), static: true,
+		reads: parsePatterns(readsOnly), eval: parsePatterns(evaluators),
+		outermost: parsePatterns(outermost), static: true,
 	}
 	for _, h := range holders {
 		j.holders = append(j.holders, compiledHolder{h, parsePatterns(h.functions), parsePatterns(h.modules)})
@@ -164,6 +166,9 @@ func (j *judge) look(t call.StoppedThread, name string, gil GIL, stack *overlay,
 			return p
 		}
 	}
+	if n := len(p.Frames); n > 0 && j.outermost.match(plainName(p.Frames[n-1].Function)) {
+		p.End = nil // the stack cannot be followed there because there is nothing to follow
+	}
 	if p.End != nil && len(frames) > 0 {
 		p.Why = j.scan(&p, stack, frames[len(frames)-1].SP, needed)
 	}
@@ -178,7 +183,7 @@ func (j *judge) held(p *Position, needed Resources, blocked bool) string {
 	for i := range p.Frames {
 		f := &p.Frames[i]
 		if f.Signal {
-			executing = true
+			executing = !j.atSyscall(f.PC)
 		}
 		if !j.inLibrary(f.Module) {
 			executing = false
@@ -193,6 +198,12 @@ func (j *judge) held(p *Position, needed Resources, blocked bool) string {
 		}
 	}
 	return why
+}
+
+// atSyscall reports whether an interrupted instruction is the one behind a system call: the function was waiting in it.
+func (j *judge) atSyscall(pc mem.Addr) bool {
+	b, err := mem.Bytes(j.walker.process.memory, pc-2, 2)
+	return err == nil && b[0] == 0x0f && b[1] == 0x05
 }
 
 // frameName is "malloc (libc.so.6)".
@@ -291,7 +302,11 @@ func (j *judge) scan(p *Position, r mem.Reader, sp mem.Addr, needed Resources) s
 	for ; len(b) >= wordSize; b = b[wordSize:] {
 		a := mem.Addr(Register{Bytes: b[:wordSize]}.Uint64())
 		module := j.walker.symbols.Module(a)
-		if module == nil || !module.Executable(a) {
+		if module == nil || !module.Executable(a) || !behindCall(r, a) {
+			continue
+		}
+		// The beginning of a function is no return address, even behind the last call of a function that does not return.
+		if _, offset, ok := j.walker.symbols.At(a); ok && offset == 0 {
 			continue
 		}
 		found, _, ok := j.walker.symbols.At(a - 1)
@@ -299,12 +314,31 @@ func (j *judge) scan(p *Position, r mem.Reader, sp mem.Addr, needed Resources) s
 			continue
 		}
 		f := Frame{PC: a, Module: module, Function: found.Name, Symbol: found.Name}
-		if h := j.hold(&f); h != nil && !h.passing && h.holds&needed != 0 {
+		const lasting = Allocator | Loader | Stdio
+		if h := j.hold(&f); h != nil && !h.passing && h.holds&needed&lasting != 0 {
 			p.Holds |= h.holds
 			return fmt.Sprintf("perhaps in %s, which may hold %v: its stack cannot be followed", frameName(&f), h.holds&needed)
 		}
 	}
 	return ""
+}
+
+// behindCall reports whether an address stands behind a call instruction, as return addresses do.
+func behindCall(r mem.Reader, a mem.Addr) bool {
+	const longest = 7
+	b, err := mem.Bytes(r, a-longest, longest)
+	if err != nil {
+		return false
+	}
+	if b[longest-5] == 0xe8 {
+		return true
+	}
+	for _, n := range []int{2, 3, 4, 6, 7} { // FF /2: by register or memory
+		if c := b[longest-n:]; c[0] == 0xff && c[1]>>3&7 == 2 {
+			return true
+		}
+	}
+	return false
 }
 
 // Safe explains why the thread is at a safe point.

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -214,9 +215,9 @@ static int next_line(char *out, size_t n)
 
 int main(void)
 {
-	char line[256];
+	char line[256] = "";
 	volatile double v = 1;
-	v = cos(v);
+	v = cos(v) + getpid() + strlen(line) + malloc_usable_size(NULL);
 	(void)v;
 	if (pipe(gate) != 0)
 		return 1;
