@@ -17,7 +17,7 @@ import (
 //	guard    64 KiB that nobody may touch
 //	stack    of the called functions, growing down
 //	frame    the call's block and the signal frame
-//	list     a page with what Map has mapped: pairs of addresses, from the lowest on, zeros where there is nothing
+//	list     a page with what Map has mapped, all below: pairs of addresses, zeros where there is nothing
 //
 // All of it is given back at the end. The record knows the arena before it is mapped, and the list each mapping, so that
 // when we are killed the next tracer gives it back. That would be dangerous with addresses that the kernel may meanwhile
@@ -182,19 +182,25 @@ func (s *Session) mapOwn(size uint64, prot int, remember func(region) error) (re
 
 // nextPlace is the next address, from the top down, for so many bytes and a page that stays free.
 func (s *Session) nextPlace(size mem.Addr) (mem.Addr, bool) {
-	if s.low == 0 {
-		s.low = addressEnd
-		for _, m := range s.plan.maps { // those without a name may be what another tracer left
-			if m.Path != "" && m.End <= addressEnd {
-				s.floor = max(s.floor, m.End)
-			}
-		}
-	}
-	if s.low-s.floor < size+2*pageSize {
+	s.startPlaces()
+	if s.low < s.floor+size+2*pageSize {
 		return 0, false
 	}
 	s.low -= size + pageSize
 	return s.low, true
+}
+
+// startPlaces finds the room for places: above the highest mapping that has a name.
+func (s *Session) startPlaces() {
+	if s.low != 0 {
+		return
+	}
+	s.low = addressEnd
+	for _, m := range s.plan.maps { // those without a name may be what another tracer left
+		if m.Path != "" && m.End <= addressEnd {
+			s.floor = max(s.floor, m.End)
+		}
+	}
 }
 
 func (s *Session) mmap(at mem.Addr, size uint64, prot, flags int) (mem.Addr, error) {
@@ -218,14 +224,17 @@ func (s *Session) adopt() error {
 		return nil
 	}
 	s.arena = s.rec.Arena
+	s.startPlaces()
+	s.low = min(s.low, s.arena.Lo)
 	b, err := mem.Bytes(s.plan.memory, s.arena.Hi-listSize, listSize)
 	if err != nil {
 		return nil // it was killed before the list could be written
 	}
 	for slot := range listSize / 16 {
 		g := region{mem.Addr(binary.LittleEndian.Uint64(b[16*slot:])), mem.Addr(binary.LittleEndian.Uint64(b[16*slot+8:]))}
-		if anonymous(maps, g) {
+		if g.Hi <= s.arena.Lo && anonymous(maps, g) {
 			s.mapped = append(s.mapped, owned{g, slot})
+			s.low = min(s.low, g.Lo)
 		}
 	}
 	return nil
