@@ -36,7 +36,7 @@ func build(t testing.TB, compiler, source string, flags ...string) string {
 // stepper runs a program instruction by instruction and keeps account of its calls: what a perfect unwinder would
 // find.
 type stepper struct {
-	t      *testing.T
+	t      testing.TB
 	pid    int
 	proc   *proc.Process
 	memory *proc.Mem
@@ -58,7 +58,7 @@ type call struct {
 }
 
 // step is a program under a stepper's eyes, from its first instruction on. It must be called on a locked OS thread.
-func step(t *testing.T, command string, args ...string) *stepper {
+func step(t testing.TB, command string, args ...string) *stepper {
 	t.Helper()
 	cmd := exec.Command(command, args...)
 	cmd.Env = []string{"LD_BIND_NOW="}
