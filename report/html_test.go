@@ -557,6 +557,62 @@ func TestPageTree(t *testing.T) {
 	}
 }
 
+// anything makes a snapshot of whatever the model allows.
+func anything(rng *rand.Rand) *heap.Snapshot {
+	s := &heap.Snapshot{SampleBytes: uint64(rng.IntN(2)) << 19}
+	if rng.IntN(4) > 0 {
+		s.Strings = []string{"", "a", "\xff", "</script>", cutLabel}
+	}
+	for range rng.IntN(20) {
+		s.Frames = append(s.Frames, heap.Frame{Func: []string{"", "f", "\x00", cutName, noStackName}[rng.IntN(5)],
+			File: []string{"", "/a.py", "<b>"}[rng.IntN(3)], Line: rng.IntN(3), FirstLine: rng.IntN(2)})
+	}
+	if len(s.Frames) > 0 {
+		for i := range rng.IntN(200) {
+			s.Stacks = append(s.Stacks, heap.Stack{Parent: int32(rng.IntN(i+1)) - 1, Frame: int32(rng.IntN(len(s.Frames)))})
+		}
+	}
+	for range rng.IntN(400) {
+		label := func() int32 { return int32(rng.IntN(max(1, len(s.Strings)))) }
+		r := heap.Record{Stack: int32(rng.IntN(len(s.Stacks)+1)) - 1, Type: label(), Thread: label(), Domain: label(),
+			Age: int32(rng.IntN(5)) - 1}
+		var v heap.Values
+		for m := range v {
+			v[m] = int64(rng.IntN(3)) * int64(rng.IntN(1000))
+		}
+		r.SetValues(v)
+		s.Records = append(s.Records, r)
+	}
+	return s
+}
+
+// Whatever the snapshots and however small the page, it is written and its sums are theirs.
+func TestPageOfAnything(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for range 300 {
+		d := &heap.Delta{New: anything(rng)}
+		if rng.IntN(2) == 0 {
+			d.Old = anything(rng)
+		}
+		for _, s := range []*heap.Snapshot{d.New, d.Old} {
+			if s != nil && s.Check() != nil {
+				t.Fatal(s.Check())
+			}
+		}
+		o := HTMLOptions{Metric: heap.Metric(rng.IntN(int(heap.NumMetrics))), By: heap.Grouping(rng.IntN(2))}.page()
+		n := 1 + rng.IntN(100)
+		checkTotals(t, pageDataOf(d, o, n), d)
+		if t.Failed() {
+			t.Fatalf("with at most %d calls, metric %v", n, o.metric)
+		}
+		if err := writePage(io.Discard, "html", d, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A long timeline keeps its peaks; what nobody measured stays unknown.
 func TestPageTimeline(t *testing.T) {
 	s := &heap.Snapshot{}
