@@ -41,6 +41,9 @@ func (u *Unwinder) caller(regs *Regs, memory mem.Reader) (caller, error) {
 	if r.rules != nil {
 		return u.stepCFI(r, regs, memory)
 	}
+	if other := (*MachineError)(nil); errors.As(r.err, &other) {
+		return caller{}, r.err
+	}
 	c, err := u.stepPlain(regs, memory)
 	if err == ErrNoCFI && r.err != nil {
 		err = r.err
