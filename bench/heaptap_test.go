@@ -42,6 +42,9 @@ func TestQuickHeaptap(t *testing.T) {
 	if c := r.Calls; c.Pause.Median <= 0 || c.Command.Median <= c.Pause.Median || c.PerSecond <= 0 {
 		t.Errorf("calls: %+v", c)
 	}
+	if len(r.Kills) == 0 || r.Kills[0].Unharmed != r.Kills[0].Tries {
+		t.Errorf("kills: %+v", r.Kills)
+	}
 	for _, what := range []string{"heaptap exact", "tables / live bytes", "attach pause", "dump and table",
 		"pause of a call"} {
 		if !strings.Contains(printed, what) {

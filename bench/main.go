@@ -82,6 +82,10 @@ func parts() []part {
 			r.Calls, err = b.measureCalls(ctx, in)
 			return err
 		}},
+		{"killed", true, func(b *bench, ctx context.Context, in interpreter, r *result) (err error) {
+			r.Kills, err = b.measureKills(ctx, in)
+			return err
+		}},
 	}
 }
 
@@ -93,6 +97,7 @@ type result struct {
 	Pauses      []attachPause `json:"pauses,omitempty"`
 	Dumps       []dumpCost    `json:"dumps,omitempty"`
 	Calls       *callCost     `json:"calls,omitempty"`
+	Kills       []*killCount  `json:"kills,omitempty"`
 }
 
 // A record is what a run of the benchmark writes as JSON.

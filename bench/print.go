@@ -86,6 +86,9 @@ func (rec *record) print(out io.Writer) {
 		if r.Calls != nil {
 			r.Calls.print(out)
 		}
+		if r.Kills != nil {
+			printKills(out, r.Kills)
+		}
 	}
 	for _, f := range rec.failures() {
 		fmt.Fprintln(out, "\nFAILED:", f)
