@@ -25,12 +25,13 @@ type indexed struct {
 
 const maxNested = 64 // symbols behind which a larger one that contains them is looked for
 
-// maxUnsized is how far a function of unknown size is taken to reach, bytes. Those are short ones, written in assembler.
+// maxUnsized is how far a function of unknown size is taken to reach, bytes. Those are short ones, written in
+// assembler.
 const maxUnsized = 4096
 
 // At names the function or object that contains a, and how far into it a is: of several names of one address the one
-// that a user would know, of nested symbols the innermost. An entry of a PLT is named as its function with "@plt" behind.
-// A function without size reaches to the next symbol. It is false where no symbol is known.
+// that a user would know, of nested symbols the innermost. An entry of a PLT is named as its function with "@plt"
+// behind. A function without size reaches to the next symbol. It is false where no symbol is known.
 func (s *Symbols) At(a mem.Addr) (Found, uint64, bool) {
 	m := s.Module(a)
 	if m == nil {

@@ -19,8 +19,8 @@ const maxDebug = 1 << 30
 var ErrNoDebug = errors.New("no debug information")
 
 // DebugInfo is a module's DWARF and where it comes from. Addresses in it are link-time addresses: see [Module.At]. What
-// dwz moved to a file that several programs share (.gnu_debugaltlink) is not in it. Package dwarf does not promise to be
-// safe for several goroutines: use Data from one at a time.
+// dwz moved to a file that several programs share (.gnu_debugaltlink) is not in it. Package dwarf does not promise to
+// be safe for several goroutines: use Data from one at a time.
 type DebugInfo struct {
 	*dwarf.Data
 	Source Source // Symtab (the module's own file), BuildIDFile or DebugLink
@@ -60,8 +60,8 @@ func (m *Module) readDebug() (*DebugInfo, error) {
 	return nil, ErrNoDebug
 }
 
-// DebugSection reads a section such as .debug_frame, uncompressed, from where [Module.Debug] would read: the module's own
-// file, else a debug file. The error wraps [ErrNoDebug] if no file has it.
+// DebugSection reads a section such as .debug_frame, uncompressed, from where [Module.Debug] would read: the module's
+// own file, else a debug file. The error wraps [ErrNoDebug] if no file has it.
 func (m *Module) DebugSection(name string) ([]byte, error) {
 	var found []byte
 	err := fmt.Errorf("section %s of %s: %w", name, m.Path, ErrNoDebug)

@@ -16,6 +16,7 @@ import (
 const (
 	debugRoot    = "/usr/lib/debug" // where distributions put debug files
 	maxDebugLink = 4096 + 8         // bytes of .gnu_debuglink
+	maxDebugFile = 4 << 30          // bytes of a file whose checksum is made; browsers' have 2 GB
 	maxMini      = 64 << 20         // bytes of .gnu_debugdata, compressed; Fedora's are below 1 MiB
 	maxMiniFile  = 1 << 28          // bytes of the same, uncompressed
 )
@@ -61,8 +62,8 @@ func useOnce(o *object, yield func(*object) bool) bool {
 // place is a view of the file system: a root directory, and where the module is below it.
 type place struct{ root, path string }
 
-// places are where debug files are looked for: as the target sees its file system, then, as debug files of a container's
-// programs are rarely inside it, as we see ours.
+// places are where debug files are looked for: as the target sees its file system, then, as debug files of a
+// container's programs are rarely inside it, as we see ours.
 func (m *Module) places() []place {
 	if m.process == nil {
 		return nil
@@ -111,6 +112,10 @@ func (m *Module) byDebugLink(root, name string, crc uint32) (*object, error) {
 	o, err := openIn(root, name, DebugLink)
 	if err != nil {
 		return nil, err
+	}
+	if o.size > maxDebugFile {
+		o.Close()
+		return nil, fmt.Errorf("%s: %d bytes are too many for a checksum", name, o.size)
 	}
 	sum := crc32.NewIEEE()
 	_, err = io.Copy(sum, io.NewSectionReader(o.file, 0, int64(o.size)))

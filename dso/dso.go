@@ -1,10 +1,10 @@
 // Package dso tells which ELF objects a live process has loaded, where, and what their dynamic symbols are.
 //
-// It reads what the loader reads, from the process's memory: program headers, dynamic section, hash and version
-// tables, relocations. For these section headers are never needed, and a file that was replaced or deleted since it was
-// mapped makes no difference. What memory does not hold, full symbol tables and DWARF, is read from the mapped file or
-// from one that was split from it, and only where that file is proved to belong to what is in memory. Nothing is stopped
-// and nothing is written. Whatever a target or a file claims (counts, offsets, chains, sizes) is clamped before it is
+// It reads what the loader reads, from the process's memory: program headers, dynamic section, hash and version tables,
+// relocations. For these section headers are never needed, and a file that was replaced or deleted since it was mapped
+// makes no difference. What memory does not hold, full symbol tables and DWARF, is read from the mapped file or from
+// one that was split from it, and only where that file is proved to belong to what is in memory. Nothing is stopped and
+// nothing is written. Whatever a target or a file claims (counts, offsets, chains, sizes) is clamped before it is
 // followed.
 //
 // [Symbols] answers for all modules at once: what a name means, what stands at an address. [Module.Slots] tells which

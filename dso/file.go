@@ -34,8 +34,8 @@ func (m *Module) Symtab(names ...string) (map[string]Symbol, error) {
 }
 
 // open opens the mapped file and proves that it is what memory holds: the program headers are equal, and so are the
-// build-ids. A file that is not the mapped one itself but stands at its path (what the kernel gives us of the mapped one
-// depends on our rights) is taken only by an equal build-id.
+// build-ids. A file that is not the mapped one itself but stands at its path (what the kernel gives us of the mapped
+// one depends on our rights) is taken only by an equal build-id.
 func (m *Module) open() (*object, error) {
 	if m.process == nil {
 		return nil, errors.New("not of a live process")

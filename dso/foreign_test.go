@@ -109,7 +109,8 @@ func TestReplacedLibrary(t *testing.T) {
 	check("by the mapped file", s, true)
 	check("another file at its path", withoutRights(r.symbols(t)), false)
 	_, err = withoutRights(r.symbols(t)).Lookup("internal_of_library")
-	if notFound := (*NotFoundError)(nil); !errors.As(err, &notFound) || len(notFound.Unread) != 3 || // libc, and late.so twice
+	notFound := (*NotFoundError)(nil) // of libc, and of late.so twice
+	if !errors.As(err, &notFound) || len(notFound.Unread) != 3 ||
 		!errors.Is(notFound.Unread[0], ErrOtherFile) && !errors.Is(notFound.Unread[1], ErrOtherFile) {
 		t.Errorf("what was not read: %v", err)
 	}

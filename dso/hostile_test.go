@@ -24,6 +24,18 @@ type section struct {
 	link  uint32
 }
 
+func plain(name string, b []byte) section {
+	return section{name: name, kind: elf.SHT_PROGBITS, data: b}
+}
+
+func compact(name string, b []byte) section {
+	return section{name: name, kind: elf.SHT_PROGBITS, flags: elf.SHF_COMPRESSED, data: b}
+}
+
+func symbols(b []byte, names uint32) section {
+	return section{name: ".symtab", kind: elf.SHT_SYMTAB, data: b, link: names}
+}
+
 // makeFile makes an ELF file of sections; section 1 is the first of them.
 func makeFile(sections ...section) []byte {
 	sections = append(sections, section{name: ".shstrtab", kind: elf.SHT_STRTAB})
@@ -44,8 +56,8 @@ func makeFile(sections ...section) []byte {
 		body = append(body, s.data...)
 		headers = append(headers, h)
 	}
-	h := elf.Header64{Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64), Shoff: 64 + uint64(len(body)), Shentsize: 64,
-		Shnum: uint16(len(headers)), Shstrndx: uint16(len(headers) - 1), Phentsize: 56}
+	h := elf.Header64{Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64), Shoff: 64 + uint64(len(body)),
+		Shentsize: 64, Shnum: uint16(len(headers)), Shstrndx: uint16(len(headers) - 1), Phentsize: 56}
 	copy(h.Ident[:], elf.ELFMAG)
 	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB)
 	var out bytes.Buffer
@@ -86,7 +98,7 @@ func symtabFile(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	names := []byte("\x00_Z5alphai\x00")
-	inner := makeFile(section{name: ".symtab", kind: elf.SHT_SYMTAB, data: syms.Bytes(), link: 2},
+	inner := makeFile(symbols(syms.Bytes(), 2),
 		section{name: ".strtab", kind: elf.SHT_STRTAB, data: names})
 	var packed bytes.Buffer
 	w, err := xz.WriterConfig{DictCap: 1 << 16, BufSize: 1 << 16}.NewWriter(&packed)
@@ -100,14 +112,15 @@ func symtabFile(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	return makeFile(
-		section{name: ".symtab", kind: elf.SHT_SYMTAB, data: syms.Bytes(), link: 2},
+		symbols(syms.Bytes(), 2),
 		section{name: ".strtab", kind: elf.SHT_STRTAB, data: names},
-		section{name: ".note.gnu.build-id", kind: elf.SHT_NOTE, data: []byte("\x04\x00\x00\x00\x04\x00\x00\x00\x03\x00\x00\x00GNU\x00\x01\x02\x03\x04")},
-		section{name: ".gnu_debuglink", kind: elf.SHT_PROGBITS, data: []byte("a.debug\x00\x01\x02\x03\x04")},
-		section{name: ".gnu_debugdata", kind: elf.SHT_PROGBITS, data: packed.Bytes()},
+		section{name: ".note.gnu.build-id", kind: elf.SHT_NOTE,
+			data: []byte("\x04\x00\x00\x00\x04\x00\x00\x00\x03\x00\x00\x00GNU\x00\x01\x02\x03\x04")},
+		plain(".gnu_debuglink", []byte("a.debug\x00\x01\x02\x03\x04")),
+		plain(".gnu_debugdata", packed.Bytes()),
 		section{name: ".debug_abbrev", kind: elf.SHT_PROGBITS, flags: elf.SHF_COMPRESSED,
 			data: compressed(elf.COMPRESS_ZLIB, 6, packZlib([]byte{1, 0x11, 0, 0, 0, 0}))},
-		section{name: ".debug_info", kind: elf.SHT_PROGBITS, data: []byte{8, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 1}})
+		plain(".debug_info", []byte{8, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 1}))
 }
 
 func TestSyntheticFile(t *testing.T) {
@@ -162,9 +175,9 @@ func TestHostileFiles(t *testing.T) {
 	hugeDictionary[12+4] = 40 // the dictionary's size in the first block's header: 4 GiB-1
 
 	debug := func(kind elf.CompressionType, size uint64, b []byte) section {
-		return section{name: ".debug_info", kind: elf.SHT_PROGBITS, flags: elf.SHF_COMPRESSED, data: compressed(kind, size, b)}
+		return compact(".debug_info", compressed(kind, size, b))
 	}
-	mini := func(b []byte) section { return section{name: ".gnu_debugdata", kind: elf.SHT_PROGBITS, data: b} }
+	mini := func(b []byte) section { return plain(".gnu_debugdata", b) }
 	read := map[string]func(*object) error{
 		"debug": func(o *object) error { _, err := o.dwarf(); return err },
 		"mini":  func(o *object) error { _, err := o.mini(); return err },
@@ -181,8 +194,8 @@ func TestHostileFiles(t *testing.T) {
 		"says big, is little": {"debug", makeFile(debug(elf.COMPRESS_ZLIB, 2000, packZlib([]byte("x"))))},
 		"says 2^62":           {"debug", makeFile(debug(elf.COMPRESS_ZLIB, 1<<62, packZlib([]byte("x"))))},
 		"unknown compression": {"debug", makeFile(debug(77, 1, []byte("x")))},
-		"no Chdr":             {"debug", makeFile(section{name: ".debug_info", kind: elf.SHT_PROGBITS, flags: elf.SHF_COMPRESSED, data: []byte("x")})},
-		"zdebug without ZLIB": {"debug", makeFile(section{name: ".zdebug_info", kind: elf.SHT_PROGBITS, data: []byte("ZLIBZLIBZLIBZ")})},
+		"no Chdr":             {"debug", makeFile(compact(".debug_info", []byte("x")))},
+		"zdebug without ZLIB": {"debug", makeFile(plain(".zdebug_info", []byte("ZLIBZLIBZLIBZ")))},
 		"not zlib":            {"debug", makeFile(debug(elf.COMPRESS_ZLIB, 10, []byte("0123456789")))},
 		"not zstd":            {"debug", makeFile(debug(elf.COMPRESS_ZSTD, 10, []byte("0123456789")))},
 		"section of 2^60":     {"debug", makeFile(section{name: ".debug_info", kind: elf.SHT_PROGBITS, size: 1 << 60})},
@@ -194,12 +207,12 @@ func TestHostileFiles(t *testing.T) {
 		"neither xz nor zstd": {"mini", makeFile(mini([]byte("BZh91AY&SY")))},
 		"not ELF inside":      {"mini", makeFile(mini(packZstd(t, []byte("hello"))))},
 		"symbols of 2^40":     {"syms", makeFile(section{name: ".symtab", kind: elf.SHT_SYMTAB, size: 1 << 40, link: 1})},
-		"symbols, no names":   {"syms", makeFile(section{name: ".symtab", kind: elf.SHT_SYMTAB, data: make([]byte, 48), link: 99})},
-		"names are no names":  {"syms", makeFile(section{name: ".symtab", kind: elf.SHT_SYMTAB, data: make([]byte, 48), link: 1})},
-		"link without end":    {"link", makeFile(section{name: ".gnu_debuglink", kind: elf.SHT_PROGBITS, data: []byte("abc")})},
-		"link without crc":    {"link", makeFile(section{name: ".gnu_debuglink", kind: elf.SHT_PROGBITS, data: []byte("abc\x00")})},
-		"link elsewhere":      {"link", makeFile(section{name: ".gnu_debuglink", kind: elf.SHT_PROGBITS, data: []byte("../../etc/x\x00\x01\x02\x03\x04")})},
-		"huge link":           {"link", makeFile(section{name: ".gnu_debuglink", kind: elf.SHT_PROGBITS, data: bytes.Repeat([]byte("a"), 9000)})},
+		"symbols, no names":   {"syms", makeFile(symbols(make([]byte, 48), 99))},
+		"names are no names":  {"syms", makeFile(symbols(make([]byte, 48), 1))},
+		"link without end":    {"link", makeFile(plain(".gnu_debuglink", []byte("abc")))},
+		"link without crc":    {"link", makeFile(plain(".gnu_debuglink", []byte("abc\x00")))},
+		"link elsewhere":      {"link", makeFile(plain(".gnu_debuglink", []byte("../../etc/x\x00\x01\x02\x03\x04")))},
+		"huge link":           {"link", makeFile(plain(".gnu_debuglink", bytes.Repeat([]byte("a"), 9000)))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats

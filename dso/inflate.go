@@ -141,8 +141,8 @@ func inflateZstdStream(b []byte, max uint64) ([]byte, error) {
 }
 
 // xzSize walks the blocks of an xz stream without decoding them, and tells how many bytes they hold. The decoder would
-// allocate the dictionary that a block claims, up to 4 GiB; here a claim beyond [maxDictionary] is an error. Layout: the
-// .xz file format 1.2, sections 2 and 3; LZMA2 chunks begin with a control byte that tells their sizes.
+// allocate the dictionary that a block claims, up to 4 GiB; here a claim beyond [maxDictionary] is an error. Layout:
+// the .xz file format 1.2, sections 2 and 3; LZMA2 chunks begin with a control byte that tells their sizes.
 func xzSize(b []byte) (uint64, error) {
 	const streamHeader = 12
 	if len(b) < streamHeader || crc32.ChecksumIEEE(b[6:8]) != binary.LittleEndian.Uint32(b[8:]) {

@@ -431,7 +431,8 @@ func TestReplacedFile(t *testing.T) {
 	if syms, err := m.Symtab(want.name); err == nil && syms[want.name].Addr != want.addr {
 		t.Errorf("Symtab took the new file: %+v", syms)
 	}
-	// Without access to the mapped file itself the path is left, which is another file now; and, for a program, its exe.
+	// Without access to the mapped file itself the path is left, which is another file now; and, for a program, its
+	// exe.
 	m = r.moduleOfProgram(t)
 	m.mapping.Start = 1
 	if syms, err := m.Symtab(want.name); err != nil || syms[want.name].Addr != want.addr {

@@ -56,7 +56,8 @@ var forms = []form{
 	{name: "compressed debug, zlib", flags: []string{"-g", "-gz=zlib"}, source: Symtab, debug: true},
 	{name: "compressed debug, zlib-gnu", flags: []string{"-g", "-gdwarf-4", "-gz=zlib-gnu"}, source: Symtab, debug: true},
 	{name: "compressed debug, zstd", flags: []string{"-g"}, finish: compressDebug("zstd"), source: Symtab, debug: true},
-	{name: "compressed debug file, zstd", flags: []string{"-g"}, finish: compressedDebugFile, source: DebugLink, debug: true},
+	{name: "compressed debug file, zstd", flags: []string{"-g"}, finish: compressedDebugFile, source: DebugLink,
+		debug: true},
 	{name: "DWARF 4 with type units", flags: []string{"-g", "-gdwarf-4", "-fdebug-types-section"}, source: Symtab,
 		debug: true},
 }
@@ -369,7 +370,8 @@ func checkAt(t *testing.T, f form, r *running, s *Symbols) {
 	}
 }
 
-// Names of libraries are where dlsym and dlvsym say: of a library that was opened late, and of one that was opened twice.
+// Names of libraries are where dlsym and dlvsym say: of a library that was opened late, and of one that was opened
+// twice.
 func checkNamesOfLibraries(t *testing.T, f form, r *running, s *Symbols) {
 	if f.static {
 		return
@@ -560,8 +562,9 @@ func TestNear(t *testing.T) {
 	r := forms[0].start(t)
 	s := r.symbols(t)
 	for wrong, want := range map[string]string{"globl_function": "global_function", "hiden_helper": "hidden_helper",
-		"Global_Object": "global_object", "late.so!getenv": "libc.so.6!getenv", "_global_function": "global_function",
-		"getevn": "getenv"} {
+		"Global_Object": "global_object", "late.so!getenv": "libc.so.6!getenv", "none.so!getenv": "libc.so.6!getenv",
+		"_global_function": "global_function",
+		"getevn":           "getenv"} {
 		_, err := s.Lookup(wrong)
 		var notFound *NotFoundError
 		if !errors.As(err, &notFound) || !slices.Contains(notFound.Near, want) || !errors.Is(err, ErrNoSymbol) {
@@ -597,8 +600,8 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// Files are those that the target sees: of one that runs in its own mount and pid namespace with another root, and of one
-// that only changed its root directory.
+// Files are those that the target sees: of one that runs in its own mount and pid namespace with another root, and of
+// one that only changed its root directory.
 func TestOtherRoot(t *testing.T) {
 	for name, command := range map[string]func(root string) *exec.Cmd{
 		"chroot": func(root string) *exec.Cmd {

@@ -22,10 +22,14 @@ func (s *Symbols) near(q query) []string {
 	for _, m := range q.modules {
 		c.module(m)
 	}
-	if q.within { // the name may be right and the module wrong
+	// The name may be right and the module wrong.
+	if _, name, ok := strings.Cut(q.name, "!"); ok || q.within {
+		if !ok {
+			name = q.name
+		}
 		for _, m := range s.modules {
-			if syms, err := m.dynamicAll(q.name); err == nil && len(syms) > 0 {
-				c.best[m.Name()+"!"+q.name] = 0
+			if syms, err := m.dynamicAll(name); err == nil && len(syms) > 0 {
+				c.best[m.Name()+"!"+name] = 0
 			}
 		}
 	}

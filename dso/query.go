@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/heaptap/heaptap/mem"
 )
 
 // query is one reading of a name that somebody typed.
@@ -85,8 +87,9 @@ func cutFile(s string) (file, name string, ok bool) {
 //	file.c:name       in a source file
 //	ns::f, ns::f(int) as C++ or Rust would say it; mangled names are names like any other
 //
-// It returns all candidates of the nearest kind, best first: what the loader would bind before what it would not, default
-// versions before hidden ones. No candidate gives a *[NotFoundError]. [Symbols.Resolve] insists on a single meaning.
+// It returns all candidates of the nearest kind, best first: what the loader would bind before what it would not,
+// default versions before hidden ones. No candidate gives a *[NotFoundError]. [Symbols.Resolve] insists on a single
+// meaning.
 //
 // Exported names are looked up in memory, and the program's own in its file. Only for what is neither, or is asked for
 // by source file, are the files of all modules (that may be meant) read.
@@ -248,12 +251,13 @@ func distinct(in []Found) []Found {
 	type key struct {
 		module *Module
 		name   string
-		symbol Symbol
+		addr   mem.Addr
+		kind   Kind
 	}
 	seen := make(map[key]bool)
 	var out []Found
 	for _, f := range in {
-		k := key{f.Module, f.Name, Symbol{Addr: f.Addr, Type: f.Type}}
+		k := key{f.Module, f.Name, f.Addr, f.Kind()}
 		if !seen[k] {
 			out = append(out, f)
 		}

@@ -10,8 +10,8 @@ import (
 )
 
 // Search finds all symbols whose name, or whose demangled name, matches a pattern: a glob (*, ?, [a-z]) for the whole
-// name, or a regular expression between slashes for any part of it. A module may be said before: libc!mem*. They come by
-// module, then by name. No match is an empty result; an error is of the pattern.
+// name, or a regular expression between slashes for any part of it. A module may be said before: libc!mem*. They come
+// by module, then by name. No match is an empty result; an error is of the pattern.
 //
 // All modules' tables are read, files too. A module of which none can be read contributes nothing.
 func (s *Symbols) Search(pattern string) ([]Found, error) {

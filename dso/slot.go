@@ -161,7 +161,9 @@ func (m *Module) readSlots() ([]Slot, error) {
 		return nil, err
 	}
 	// Tables may overlap: an older ld counts DT_JMPREL into DT_RELA. The entry of DT_JMPREL knows its index.
-	slices.SortFunc(out, func(a, b Slot) int { return cmp.Or(cmp.Compare(a.Addr, b.Addr), -cmp.Compare(a.Addend, b.Addend)) })
+	slices.SortFunc(out, func(a, b Slot) int {
+		return cmp.Or(cmp.Compare(a.Addr, b.Addr), -cmp.Compare(a.Addend, b.Addend))
+	})
 	return slices.CompactFunc(out, func(a, b Slot) bool { return a.Addr == b.Addr }), nil
 }
 

@@ -110,7 +110,8 @@ func (m *Module) gnuHeader() (gnuTable, error) {
 		return gnuTable{}, err
 	}
 	le := binary.LittleEndian
-	t := gnuTable{bucketCount: le.Uint32(b), first: le.Uint32(b[4:]), bloomCount: le.Uint32(b[8:]), shift: le.Uint32(b[12:])}
+	t := gnuTable{bucketCount: le.Uint32(b), first: le.Uint32(b[4:]), bloomCount: le.Uint32(b[8:]),
+		shift: le.Uint32(b[12:])}
 	if t.bucketCount == 0 || t.bloomCount == 0 || t.bloomCount&(t.bloomCount-1) != 0 || t.shift > 63 {
 		return gnuTable{}, fmt.Errorf("hash table with %d buckets, %d bloom words, shift %d", t.bucketCount, t.bloomCount,
 			t.shift)

@@ -168,8 +168,8 @@ func (o *object) symtab() (*table, error) {
 	return nil, elf.ErrNoSymbols
 }
 
-// fullTable is the module's symbol table with local symbols, read once: that of its own file, else of a debug file, else
-// of its MiniDebugInfo.
+// fullTable is the module's symbol table with local symbols, read once: that of its own file, else of a debug file,
+// else of its MiniDebugInfo.
 func (m *Module) fullTable() (*table, error) {
 	return m.lazy.full.get(func() (*table, error) {
 		own, err := m.open()
