@@ -257,11 +257,7 @@ func (r *run) typeNamed(name string) (*Type, error) {
 	if err != nil || t != nil {
 		return t, err
 	}
-	t, err = r.tableType(name)
-	if err != nil || t != nil {
-		return t, err
-	}
-	if tagged { // good enough to point at
+	if tagged { // good enough to point at, and completed by the table when it is looked into
 		return incomplete(tag, name), nil
 	}
 	return nil, fmt.Errorf("no type is known as %s", name)

@@ -537,7 +537,7 @@ func qualifier(s string) bool {
 
 // typeWord tells whether a type begins with the keyword s.
 func typeWord(s string) bool {
-	return qualifier(s) || tagWord(s) || s != "bool" && new(specifiers).add(s)
+	return qualifier(s) || tagWord(s) || new(specifiers).add(s)
 }
 
 func tagWord(s string) bool { return s == "struct" || s == "union" || s == "enum" || s == "class" }
