@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/heaptap/heaptap/call"
@@ -105,10 +106,10 @@ func (p *Process) prepare(ctx context.Context, expressions []string, o Options) 
 	python := viewPython(p.process, p.memory, symbols)
 	j.machine = &machine{
 		process: p, symbols: symbols, types: newTypeSource(symbols.Modules()), force: o.Force,
-		judge: newJudge(p.walker(symbols), python), named: make(map[mem.Addr]dso.Found),
+		judge: newJudge(p.walker(symbols, python), python), named: make(map[mem.Addr]dso.Found),
 	}
 	j.machine.registers = j.glance(ctx)
-	if err := j.plan(); err != nil {
+	if err := j.plan(expressions); err != nil {
 		return nil, err
 	}
 	return j, j.options4call(symbols)
@@ -133,19 +134,18 @@ func (j *job) glance(ctx context.Context) func() (*Registers, error) {
 }
 
 // plan finds out which functions will be called, and what they need. A name that is not there ends it.
-func (j *job) plan() error {
-	var env cexpr.Env
-	for _, program := range j.programs {
-		planned, err := program.Explain(j.machine, &env)
-		j.planned = append(j.planned, planned...)
-		if err == nil {
-			continue
-		}
+func (j *job) plan(expressions []string) error {
+	// All in one, since what one leaves the next may use. That they parse one by one is known.
+	whole, err := cexpr.Parse(strings.Join(expressions, separator))
+	if err != nil {
+		return err
+	}
+	j.planned, err = whole.Explain(j.machine, &cexpr.Env{})
+	if err != nil {
 		if j.hopeless(err) {
-			return err
+			return inOne(err, expressions)
 		}
 		j.planErr = err
-		break
 	}
 	if j.planErr != nil {
 		j.needed = everything
@@ -165,6 +165,25 @@ func (j *job) plan() error {
 		}
 	}
 	return nil
+}
+
+// separator stands between expressions that are planned together.
+const separator = ";\n"
+
+// inOne makes an error's place in all expressions together a place in the one that it is in.
+func inOne(err error, expressions []string) error {
+	var e *cexpr.EvalError
+	if !errors.As(err, &e) {
+		return err
+	}
+	pos := e.Pos
+	for _, src := range expressions {
+		if pos <= len(src) {
+			return &cexpr.EvalError{Src: src, Pos: pos, Err: e.Err}
+		}
+		pos -= len(src) + len(separator)
+	}
+	return err
 }
 
 // hopeless reports whether an expression that could not be planned cannot be evaluated either: memory that cannot be read

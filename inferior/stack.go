@@ -103,7 +103,7 @@ func (p *Process) stacks(ctx context.Context, o StackOptions) (*Stacks, error) {
 		return nil, err
 	}
 	out.Pause, out.Notes = report.Pause, append(out.Notes, report.Notes...)
-	w := p.walker(symbols)
+	w := p.walker(symbols, view)
 	for _, c := range threads {
 		out.Threads = append(out.Threads, w.stack(c, o))
 	}
@@ -206,15 +206,26 @@ type walker struct {
 	symbols *dso.Symbols
 	lines   *lines
 	maps    []proc.Mapping
+	cold    []span // code of Python's evaluation that no symbol names
 }
 
-func (p *Process) walker(s *dso.Symbols) *walker {
+func (p *Process) walker(s *dso.Symbols, python *pythonView) *walker {
 	maps, err := p.process.Maps()
 	if err != nil {
 		maps = nil // the process has ended: what was copied can still be told
 	}
-	return &walker{process: p, symbols: s, lines: p.source, maps: maps}
+	w := &walker{process: p, symbols: s, lines: p.source, maps: maps}
+	if python != nil {
+		if f, err := python.module.Dynamic(evaluation); err == nil {
+			found := &dso.Found{Symbol: f, Module: python.module}
+			w.cold = coldParts(p.memory, w.unwinder(p.memory), s, found)
+		}
+	}
+	return w
 }
+
+// evaluation is the function that evaluates Python code, from 3.6 on.
+const evaluation = "_PyEval_EvalFrameDefault"
 
 // executable tells whether an address outside of modules is code: that of a JIT compiler.
 func (w *walker) executable(a mem.Addr) bool {
@@ -257,6 +268,9 @@ func (w *walker) name(f unwind.Frame) Frame {
 		out.Offset = offset + uint64(f.PC-at)
 	} else if out.Module != nil {
 		out.Offset = uint64(f.PC - out.Module.Start)
+		if within(w.cold, at) {
+			out.Function, out.Symbol, out.Offset = evaluation+".cold", evaluation+".cold", 0
+		}
 	}
 	return out
 }
