@@ -37,7 +37,8 @@ func deltaFormats() []deltaFormat {
 				return report.DeltaFlame(w, d, report.FlameOptions{Metric: o.metric, By: o.grouping, Invert: o.invert,
 					Title: o.title})
 			}},
-		{"html", "all of it: one HTML page with flame graph, tables, tree", []string{"by", "show", "blocks"},
+		{"html", "all of it: one HTML page with flame graph, tables, tree, ages, source",
+			[]string{"by", "show", "blocks", "source", "source-root"},
 			".html", func(w io.Writer, d *heap.Delta, o reportOptions) error {
 				return report.DeltaHTML(w, d, report.HTMLOptions{Metric: o.metric, By: o.grouping, Title: o.title,
 					Sources: o.sources()})
@@ -125,6 +126,8 @@ func (a *app) diffCommand() *cobra.Command {
 	f.DurationVar(&window, "for", diffWindow, "with a PID: how long to wait between the two snapshots")
 	f.BoolVar(&noPause, "no-pause", false, "with a PID: read while the process runs on")
 	o.addFlags(a, c)
+	f.BoolVar(&o.source, "source", false, "html: the source of the lines; it is there unless this is false")
+	f.StringVar(&o.sourceRoot, "source-root", "", "html: look for source below `DIR`, too")
 	f.BoolVar(&asJSON, "json", false, "the same as --as json")
 	o.filter.add(a, c)
 	a.fixedCompletion(c, "as", names...)
