@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	maxEntry = 16 << 20 // bytes of one CIE or FDE; real ones have a few hundred, seldom some thousands
-	maxCIEs  = 4096     // kept for one section; real ones have less than a hundred
+	maxEntry = 1 << 20 // bytes of one CIE or FDE; real ones have a few hundred, seldom some thousands
+	maxCIEs  = 4096    // kept for one section; real ones have less than a hundred
 )
 
 // section is the bytes of one .eh_frame or .debug_frame, wherever they are.

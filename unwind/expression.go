@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxOperations = 10_000 // of one expression; real ones have less than 20
+	maxOperations = 1000 // of one expression; real ones have less than 20
 	maxStack      = 128
 )
 

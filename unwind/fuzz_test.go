@@ -1,6 +1,7 @@
 package unwind
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"slices"
@@ -27,7 +28,7 @@ func fuzzModule(info, code []byte) (*dso.Module, []mem.Segment) {
 		},
 		Programs: []elf.ProgHeader{{Type: elf.PT_GNU_EH_FRAME, Vaddr: uint64(fuzzHeader), Memsz: uint64(len(info))}},
 	}
-	text := make([]byte, 0x1000)
+	text := bytes.Repeat([]byte{0xf4}, 0x1000) // hlt
 	copy(text, code)
 	return m, []mem.Segment{{Addr: fuzzHeader, Data: info}, {Addr: fuzzCode, Data: text}}
 }

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	maxInstructions = 4096 // looked at for one frame
-	maxReturns      = 4    // ways out of a function that are compared
+	maxInstructions = 2048    // looked at for one frame
+	maxEffort       = 200_000 // and for all frames of one stack
+	maxReturns      = 4       // ways out of a function that are compared
 	maxPaths        = 256
 
 	endbr64 = "\xf3\x0f\x1e\xfa" // which x86asm doesn't know
@@ -100,7 +101,8 @@ func (u *Unwinder) waysOut(first path, memory mem.Reader) []way {
 	var ways []way
 	seen := map[mem.Addr]bool{}
 	paths := []path{first}
-	for steps := 0; len(paths) > 0 && steps < maxInstructions; steps++ {
+	for steps := 0; len(paths) > 0 && steps < maxInstructions && u.effort < maxEffort; steps++ {
+		u.effort++
 		p := paths[0]
 		paths = paths[1:]
 		if seen[p.pc] {

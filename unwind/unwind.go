@@ -86,6 +86,7 @@ type Unwinder struct {
 	stack   *pages // of the stack that is being walked
 	parts   []part // by start
 	rows    map[mem.Addr]*row
+	effort  int                      // instructions that were followed since the beginning of a stack
 	decoded map[mem.Addr]x86asm.Inst // Len 0: not an instruction
 }
 
@@ -138,6 +139,7 @@ func (u *Unwinder) executable(a mem.Addr) bool {
 // error, but for CFA and How. [ErrOutermost] says that there is no caller; an [*EndError], that none can be found, and
 // why. regs is then as it was.
 func (u *Unwinder) Step(regs *Regs) (Frame, error) {
+	u.effort = 0
 	return u.step(regs, u.reader)
 }
 
@@ -145,6 +147,7 @@ func (u *Unwinder) Step(regs *Regs) (Frame, error) {
 // nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError]. The thread has to stand still meanwhile.
 func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
 	u.stack.forget()
+	u.effort = 0
 	return stack(limit, u.end, func() (Frame, error) { return u.step(&regs, u.stack) })
 }
 
