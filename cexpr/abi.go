@@ -45,11 +45,12 @@ func classify(t *Type) ([]class, error) {
 	if u.Kind == Vector && size > 16 {
 		return nil, fmt.Errorf("type %s: vectors of more than 16 bytes are not passed by value here", t)
 	}
+	budget := maxMembers
 	if size > 16 {
-		return []class{memoryClass}, wideVector(u, 0)
+		return []class{memoryClass}, wideVector(u, &budget)
 	}
 	classes := make([]class, (size+7)/8)
-	if err := classifyAt(u, 0, classes, 0); err != nil {
+	if err := classifyAt(u, 0, classes, &budget); err != nil {
 		return nil, err
 	}
 	if !settle(classes) {
@@ -72,13 +73,14 @@ func settle(classes []class) bool {
 }
 
 // wideVector refuses structures that hold nothing but one wide vector: they travel in its registers.
-func wideVector(u *Type, depth int) error {
+func wideVector(u *Type, budget *int) error {
+	*budget--
 	if u.Kind == Vector && u.Size > 16 {
 		return fmt.Errorf("type %s: vectors of more than 16 bytes are not passed by value here", u)
 	}
-	if depth < maxTypeDepth && (u.Kind == Struct || u.Kind == Union) && len(u.Fields) > 0 {
+	if (u.Kind == Struct || u.Kind == Union) && *budget > 0 {
 		for _, f := range u.Fields {
-			if err := wideVector(f.Type.under(), depth+1); err != nil {
+			if err := wideVector(f.Type.under(), budget); err != nil {
 				return err
 			}
 		}
@@ -86,14 +88,17 @@ func wideVector(u *Type, depth int) error {
 	return nil
 }
 
+// maxMembers is how many parts of a value are looked at: damaged debug information can nest without end.
+const maxMembers = 1 << 16
+
 // classifyAt merges the classes of a value of type t at an offset into those of the whole.
-func classifyAt(t *Type, offset int64, classes []class, depth int) error {
+func classifyAt(t *Type, offset int64, classes []class, budget *int) error {
 	u, err := t.Underlying()
 	if err != nil {
 		return err
 	}
-	if depth > maxTypeDepth {
-		return fmt.Errorf("type %s nests too deep", t)
+	if *budget--; *budget < 0 {
+		return fmt.Errorf("type %s has too many parts", t)
 	}
 	size, err := u.size()
 	if err != nil {
@@ -145,13 +150,13 @@ func classifyAt(t *Type, offset int64, classes []class, depth int) error {
 			return err
 		}
 		for i := range u.Count {
-			if err := classifyAt(u.Elem, offset+i*element, classes, depth+1); err != nil {
+			if err := classifyAt(u.Elem, offset+i*element, classes, budget); err != nil {
 				return err
 			}
 		}
 	case Struct, Union:
 		inner := make([]class, len(classes)) // an aggregate inside is settled by itself
-		if err := classifyFields(u, offset, inner, depth); err != nil {
+		if err := classifyFields(u, offset, inner, budget); err != nil {
 			return err
 		}
 		if !settle(inner[first:]) {
@@ -166,11 +171,11 @@ func classifyAt(t *Type, offset int64, classes []class, depth int) error {
 	return nil
 }
 
-func classifyFields(u *Type, offset int64, classes []class, depth int) error {
+func classifyFields(u *Type, offset int64, classes []class, budget *int) error {
 	for i := range u.Fields {
 		f := &u.Fields[i]
 		if f.BitSize == 0 {
-			if err := classifyAt(f.Type, offset+f.Offset, classes, depth+1); err != nil {
+			if err := classifyAt(f.Type, offset+f.Offset, classes, budget); err != nil {
 				return err
 			}
 			continue

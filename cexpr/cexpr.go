@@ -9,6 +9,8 @@
 // A [Program] is immutable. An [Env] and a run belong to one goroutine at a time.
 package cexpr
 
+import "encoding/json"
+
 // Program is one or more expressions, separated by semicolons, that parsed.
 type Program struct {
 	src        string
@@ -27,9 +29,10 @@ type Outcome struct {
 	Source  string // the expression
 	Number  int    // of the result in the history: $1 is 1; 0 for void
 	Value   Value
-	Text    string   // Value as gdb prints it, read when it was evaluated; "" for void
-	Errno   int      // where a call answered -1 or a null pointer as a failure does, and errno is known; else 0
-	Buffers []Buffer // what calls left in the expression's buf(N), in their order
+	Text    string          // Value as gdb prints it, read when it was evaluated; "" for void
+	Data    json.RawMessage // Value for scripts, read when it was evaluated
+	Errno   int             // where the last call answered -1, and errno is known and not 0; else 0
+	Buffers []Buffer        // what calls left in the expression's buf(N), in their order
 }
 
 // Buffer is an out-buffer after the expression's calls.

@@ -91,7 +91,7 @@ func (r *run) statement(s statement) (Outcome, error) {
 		r.env.history = append(r.env.history, v)
 		o.Number = len(r.env.history)
 		if !r.planning {
-			o.Text = v.Format(r.m)
+			o.Text, o.Data = v.Format(r.m), v.JSON(r.m)
 		}
 	}
 	if r.failed {
@@ -537,7 +537,7 @@ func (r *run) member(e *memberExpression) (Value, error) {
 	if u.Incomplete {
 		return x, fmt.Errorf("incomplete type %s: its members are not known", u)
 	}
-	f, ok := u.member(e.name, 0)
+	f, ok := u.member(e.name, new(int))
 	if !ok {
 		return x, fmt.Errorf("%s has no member %s; it has %s", u, e.name, strings.Join(memberNames(u), ", "))
 	}
@@ -545,8 +545,8 @@ func (r *run) member(e *memberExpression) (Value, error) {
 }
 
 // member finds a member by name, also inside of anonymous members and base classes; its offsets are from t's begin.
-func (t *Type) member(name string, depth int) (Field, bool) {
-	if depth > maxTypeDepth {
+func (t *Type) member(name string, looked *int) (Field, bool) {
+	if *looked++; *looked > maxMembers {
 		return Field{}, false
 	}
 	for _, f := range t.Fields {
@@ -558,7 +558,7 @@ func (t *Type) member(name string, depth int) (Field, bool) {
 		if f.Name != "" && !f.Base || !f.Type.aggregate() {
 			continue
 		}
-		if inner, ok := f.Type.under().member(name, depth+1); ok {
+		if inner, ok := f.Type.under().member(name, looked); ok {
 			inner.Offset += f.Offset
 			inner.BitOffset += f.Offset * 8
 			return inner, true

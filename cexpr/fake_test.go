@@ -62,7 +62,7 @@ func (f *fake) TypeNamed(name string) (*Type, error) { return f.types[name], nil
 
 func (f *fake) Symbol(a mem.Addr) (string, uint64, bool) {
 	for name, e := range f.entities {
-		if a >= e.Addr && a < e.Addr+mem.Addr(max(e.Size, 1)) {
+		if e.Kind != Constant && a >= e.Addr && a < e.Addr+mem.Addr(max(e.Size, 1)) {
 			return name, uint64(a - e.Addr), true
 		}
 	}

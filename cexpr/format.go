@@ -1,6 +1,7 @@
 package cexpr
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -17,8 +18,9 @@ const (
 
 // printer writes values as gdb does.
 type printer struct {
-	m   Machine
-	out strings.Builder
+	m     Machine
+	out   strings.Builder
+	parts int // printed so far
 }
 
 // Format writes v as gdb's print does, without "$1 = ". Strings behind pointers and names of addresses are asked of m.
@@ -64,8 +66,8 @@ func (p *printer) reference(v Value, u *Type) {
 // value writes v without the type that pointers have in front at the outermost level.
 func (p *printer) value(v Value, depth int) {
 	u, err := v.Type.Underlying()
-	if err == nil && depth > maxTypeDepth {
-		err = fmt.Errorf("nested too deep")
+	if p.parts++; err == nil && (depth > maxTypeDepth || p.parts > maxMembers) {
+		err = errors.New("too many parts")
 	}
 	var size int64
 	if err == nil && u.Kind != FunctionType && u.Kind != Void {

@@ -96,7 +96,7 @@ func promote(v Value) (Value, error) {
 		if v.field != nil && v.field.BitSize == 32 && u.Size == 4 {
 			return retype(v, integer("unsigned int", 4, false)), nil
 		}
-		if u.Kind != Integer {
+		if u.Kind != Integer || u.bits != nil {
 			name := map[int64]string{4: "int", 8: "long", 16: "__int128"}[u.Size]
 			if !u.Signed {
 				name = "unsigned " + name

@@ -368,10 +368,8 @@ func (p *parser) called(x expression, start int) (expression, error) {
 	p.take()
 	var arguments []expression
 	for !p.is(")") {
-		if len(arguments) > 0 {
-			if err := p.expect(","); err != nil {
-				return nil, err
-			}
+		if len(arguments) > 0 && !p.accept(",") {
+			return nil, p.unexpected(", or )")
 		}
 		a, err := p.assignment()
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // prototypes are declarations of what is called from outside most: of libc, and of CPython's C API. One declaration
@@ -208,21 +209,20 @@ func (r *run) errnoPlace() (Value, error) {
 	return v, err
 }
 
-// errnoName is the name of an error number, "ENOENT", or "".
-func errnoName(number int) string {
-	line := entry(constantLine, "EPERM")
-	d, err := declarationIn(line)
+// ErrnoText is the name of an error number, "ENOENT", and its meaning; "" where it is not known.
+func ErrnoText(number int) (name, message string) {
+	d, err := declarationIn(entry(constantLine, "EPERM"))
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	t, err := new(run).defined(d.typ)
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	for _, e := range t.Enumerated {
-		if e.Value == int64(number) {
-			return e.Name
+		if e.Value == int64(number) && name == "" {
+			name, message = e.Name, syscall.Errno(number).Error()
 		}
 	}
-	return ""
+	return name, message
 }
