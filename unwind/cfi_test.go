@@ -263,3 +263,37 @@ func TestKnownCode(t *testing.T) {
 		t.Errorf("%v, %v", frames, err)
 	}
 }
+
+// The frame of code that heaptap has a thread run in the end of a page of the target's code: it returns to an
+// rt_sigreturn, over a signal frame with the thread's own registers.
+func TestBorrowedThread(t *testing.T) {
+	t.Parallel()
+	const cave = 0x800
+	code := bytes.Repeat([]byte{0xcc}, 0x1000)
+	copy(code[cave:], sigreturns[0])
+	// push %rbx; call *%rbx; pop %rcx; mov %rax, %rbx; mov %r12, %rax; mov $-1, %rdi; syscall; ret
+	copy(code[cave+16:], "\x53\xff\xd3\x59\x48\x89\xc3\x4c\x89\xe0\x48\xc7\xc7\xff\xff\xff\xff\x0f\x05\xc3")
+	copy(code[0x100:], "\xc3")             // the borrowed function
+	copy(code[0x200:], "\xff\xd0\xc3\x90") // call *%rax; ret: where the thread was
+	context := make([]uint64, 40)
+	context[(contextGregs+8*15)/8] = uint64(fuzzStack) + 8*50
+	context[(contextGregs+8*16)/8] = uint64(fuzzCode) + 0x202
+	stack := append([]uint64{uint64(fuzzCode) + cave + 19, 3, uint64(fuzzCode) + cave}, context...)
+	stack = append(stack, make([]uint64, 60-len(stack))...)
+	stack[50] = uint64(fuzzCode) + 0x202 // its caller, in turn
+	u := unwinder(nil, code, words(stack...))
+	u.parts = u.parts[1:]
+	m := u.parts[0].module.Module
+	m.Programs, m.Segments = nil, m.Segments[1:]
+	m.Segments[0].End = fuzzCode + 0x300 // the cave is behind it, in its last page
+	u = New([]*dso.Module{m}, u.reader, Options{})
+	frames, err := u.Stack(at(0x100), 5)
+	var got []mem.Addr
+	for _, f := range frames {
+		got = append(got, f.PC-fuzzCode)
+	}
+	want := []mem.Addr{0x100, cave + 19, cave, 0x202, 0x202}
+	if !slices.Equal(got, want) || !frames[3].Signal || frames[3].Return {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}

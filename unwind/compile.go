@@ -52,6 +52,9 @@ func CompileModule(m *dso.Module, r mem.Reader, o Options) ([]Row, error) {
 		return nil, nil
 	}
 	own.load(u)
+	if len(own.sections) == 0 {
+		own.loadDebug(u)
+	}
 	c := compiler{start: m.Start, at: m.Start}
 	failed := own.err
 	functions, err := own.functions(u)

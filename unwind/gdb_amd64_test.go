@@ -88,7 +88,7 @@ func attach(t *testing.T, pid int) *debugger {
 	if d.mods, err = dso.Modules(p, m); err != nil {
 		t.Fatal(err)
 	}
-	o := unwind.Options{Section: section}
+	o := unwind.Options{}
 	d.unw = unwind.New(d.mods, m, o)
 	if d.table, err = unwind.Compile(d.mods, m, o); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package unwind
 
 import (
+	"bytes"
 	"cmp"
 	"debug/elf"
 	"errors"
@@ -18,6 +19,8 @@ type module struct {
 	sections []*source // in the order in which they are asked
 	err      error     // why there are none, if that is an error
 	loaded   bool
+	// debugLoaded tells that .debug_frame was looked for, as is done for an address that the others don't know.
+	debugLoaded bool
 }
 
 // source is one section and a way to find the FDE for an address in it.
@@ -64,18 +67,31 @@ func (m *module) load(u *Unwinder) {
 	if len(m.sections) == 0 {
 		m.fromFile(u, ".eh_frame", false)
 	}
-	m.fromFile(u, ".debug_frame", true)
 	if len(m.sections) > 0 {
 		m.err = nil
 	}
 }
 
+// loadDebug adds .debug_frame, which costs a look at files.
+func (m *module) loadDebug(u *Unwinder) {
+	if !m.debugLoaded && !isMachine(m.err) {
+		m.fromFile(u, ".debug_frame", true)
+	}
+	m.debugLoaded = true
+}
+
+func isMachine(err error) bool {
+	other := (*MachineError)(nil)
+	return errors.As(err, &other)
+}
+
 // fromFile adds a section of the module's file, if there is one.
 func (m *module) fromFile(u *Unwinder, name string, debug bool) {
-	if u.options.Section == nil {
-		return
+	read := u.options.Section
+	if read == nil {
+		read = u.fromDSO
 	}
-	data, address, err := u.options.Section(m.Module, name)
+	data, address, err := read(m.Module, name)
 	if err != nil && m.err == nil {
 		m.err = fmt.Errorf("%s of the file: %w", name, err)
 	}
@@ -98,6 +114,40 @@ func (m *module) fromFile(u *Unwinder, name string, debug bool) {
 		debug:    debug,
 		relocate: m.Bias,
 	}})
+}
+
+// fromDSO is what Options.Section is by default: sections of the module's own file, or of its debug file.
+func (u *Unwinder) fromDSO(m *dso.Module, name string) (data []byte, address uint64, err error) {
+	data, err = m.DebugSection(name)
+	if errors.Is(err, dso.ErrNoDebug) {
+		return nil, 0, nil
+	}
+	if err != nil || name != ".eh_frame" {
+		return data, 0, err
+	}
+	at, found := u.whereIs(m, data)
+	if !found {
+		return nil, 0, nil // not loaded, so that its relative pointers lead nowhere
+	}
+	return data, uint64(at - m.Bias), nil
+}
+
+// whereIs finds where a section of a file is loaded.
+func (u *Unwinder) whereIs(m *dso.Module, data []byte) (mem.Addr, bool) {
+	const most = 64 << 20
+	for _, s := range m.Segments {
+		if s.Flags&elf.PF_W != 0 || s.FileSize > most {
+			continue
+		}
+		segment := make([]byte, s.FileSize)
+		if u.reader.ReadAt(segment, s.Start) != nil {
+			continue
+		}
+		if i := bytes.Index(segment, data); i >= 0 {
+			return s.Start + mem.Addr(i), true
+		}
+	}
+	return 0, false
 }
 
 // header reads the .eh_frame_hdr at a (Linux Standard Base Core 5.0, section 10.6.2).
@@ -232,8 +282,22 @@ func (s *source) indexed(pc mem.Addr) mem.Addr {
 // find returns the FDE that describes the code at pc, or nil where the module has none.
 func (m *module) find(u *Unwinder, pc mem.Addr) (*fde, error) {
 	m.load(u)
+	f, err := m.findIn(m.sections, pc)
+	if f != nil || m.debugLoaded {
+		return f, err
+	}
+	n := len(m.sections)
+	m.loadDebug(u)
+	f, failed := m.findIn(m.sections[n:], pc)
+	if f == nil && err != nil {
+		failed = err
+	}
+	return f, failed
+}
+
+func (m *module) findIn(sections []*source, pc mem.Addr) (*fde, error) {
 	err := m.err
-	for _, s := range m.sections {
+	for _, s := range sections {
 		f, failed := s.find(pc)
 		if f != nil {
 			return f, nil

@@ -1,7 +1,6 @@
 package unwind_test
 
 import (
-	"debug/elf"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -102,26 +101,8 @@ func (s *stepper) reload() {
 		s.t.Fatal(err)
 	}
 	s.mods = mods
-	s.unw = unwind.New(mods, s.memory, unwind.Options{Section: section})
+	s.unw = unwind.New(mods, s.memory, unwind.Options{})
 	clear(s.kinds)
-}
-
-// section reads a section of a module's file.
-func section(m *dso.Module, name string) ([]byte, uint64, error) {
-	if !filepath.IsAbs(m.Path) {
-		return nil, 0, nil
-	}
-	f, err := elf.Open(m.Path)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	sec := f.Section(name)
-	if sec == nil {
-		return nil, 0, nil
-	}
-	data, err := sec.Data()
-	return data, sec.Addr, err
 }
 
 // fromPtrace converts what ptrace gives.
@@ -346,6 +327,7 @@ func TestShadowStack(t *testing.T) {
 		{[]string{"gcc", "-O2", "-static-pie"}, 0.01, 0.01},
 		{[]string{"gcc", "-O2", "-fno-asynchronous-unwind-tables", "-fno-omit-frame-pointer"}, 0.02, 1},
 		{[]string{"gcc", "-O2", "-fno-asynchronous-unwind-tables"}, 0.02, 1},
+		{[]string{"gcc", "-O2", "-g", "-gz", "-fno-asynchronous-unwind-tables"}, 0.005, 0.005}, // .debug_frame
 		// musl is built without, so that a stack ends where a function that never returns has made a call: main's
 		// caller.
 		{[]string{"musl-gcc", "-O2"}, 1, 0.1},

@@ -41,7 +41,7 @@ func (u *Unwinder) caller(regs *Regs, memory mem.Reader) (caller, error) {
 	if r.rules != nil {
 		return u.stepCFI(r, regs, memory)
 	}
-	if other := (*MachineError)(nil); errors.As(r.err, &other) {
+	if isMachine(r.err) {
 		return caller{}, r.err
 	}
 	c, err := u.stepPlain(regs, memory)

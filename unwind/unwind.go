@@ -28,7 +28,8 @@ type Options struct {
 	// Executable reports whether an address outside of all modules is code: that of a JIT compiler. nil: none is.
 	Executable func(mem.Addr) bool
 	// Section returns a section of the module's file by name, with its link-time address, or nil where there is none.
-	// It is asked for .debug_frame and .eh_frame of modules whose program headers lead to no CFI. nil: none has any.
+	// It is asked for .eh_frame of modules whose program headers lead to none, and for .debug_frame (which has no
+	// address) when there is no other CFI. nil: dso's Module.DebugSection.
 	Section func(m *dso.Module, name string) (data []byte, address uint64, err error)
 	// Code is code without CFI whose frames the caller knows. It goes before everything else.
 	Code []Code
@@ -111,6 +112,9 @@ func New(mods []*dso.Module, r mem.Reader, o Options) *Unwinder {
 	for _, m := range mods {
 		own := &module{Module: m}
 		for _, s := range m.Segments {
+			if s.Flags&elf.PF_X != 0 {
+				s.End = (s.End + pageSize - 1).AlignDown(pageSize) // whole pages are mapped, and heaptap uses their ends
+			}
 			u.parts = append(u.parts, part{s, own})
 		}
 	}
@@ -146,7 +150,13 @@ func (u *Unwinder) Step(regs *Regs) (Frame, error) {
 // Stack returns the frames from that of regs outwards, at most limit. The error says why the stack ends where it does:
 // nil at an outermost frame, [ErrDepth] at the limit, else an [*EndError]. The thread has to stand still meanwhile.
 func (u *Unwinder) Stack(regs Regs, limit int) ([]Frame, error) {
+	return u.StackIn(u.reader, regs, limit)
+}
+
+// StackIn is [Unwinder.Stack] with a stack in other memory: a copy that was made while the thread stood still.
+func (u *Unwinder) StackIn(memory mem.Reader, regs Regs, limit int) ([]Frame, error) {
 	u.stack.forget()
+	u.stack.reader = memory
 	u.effort = 0
 	return stack(limit, u.end, func() (Frame, error) { return u.step(&regs, u.stack) })
 }
