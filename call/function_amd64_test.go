@@ -248,6 +248,7 @@ func TestFailures(t *testing.T) {
 		{"go_fpe", faulted(unix.SIGFPE)},
 		{"go_bus", faulted(unix.SIGBUS)},
 		{"go_abort", faulted(unix.SIGABRT)},
+		{"go_throw", faulted(unix.SIGABRT)},
 		{"go_trap", faulted(unix.SIGTRAP)},
 		{"go_raise", faulted(unix.SIGSEGV)},
 		{"go_overflow", faulted(unix.SIGSEGV)},
@@ -461,6 +462,43 @@ func TestMap(t *testing.T) {
 				t.Errorf("keep %v: %v holds %d, %v", keep, a, v, err)
 			}
 		}
+	}
+	tg.finish()
+}
+
+// TestNarrow calls a function in a process that may map little more than it has: on a smaller stack, or not at all.
+func TestNarrow(t *testing.T) {
+	tg := start(t, compile(t, "functions"))
+	before := tg.settled()
+	for _, c := range []struct {
+		room uint64
+		kib  uint64 // of stack that a function can use; 0: none can be called
+	}{{4 << 20, 700}, {600 << 10, 150}, {100 << 10, 0}} {
+		st, err := tg.proc.Status(tg.proc.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit := unix.Rlimit{Cur: st.VmSize + c.room, Max: unix.RLIM_INFINITY}
+		if err := unix.Prlimit(tg.proc.Pid, unix.RLIMIT_AS, &limit, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err = tg.plan(Options{Tid: tg.second()}).Borrow(deadline(t), func(s *Session) error {
+			r, err := s.Call(tg.function("deep"), ints(c.kib))
+			if c.kib == 0 {
+				if !errors.Is(err, unix.ENOMEM) {
+					return fmt.Errorf("called without room: %w", err)
+				}
+				return nil
+			}
+			if err != nil || r.RAX != c.kib {
+				return fmt.Errorf("deep: %d, %w", r.RAX, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("room for %d KiB: %v", c.room>>10, err)
+		}
+		tg.sound(before)
 	}
 	tg.finish()
 }

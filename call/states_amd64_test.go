@@ -28,10 +28,12 @@ func (tg *target) borrowOften(n int, opts Options) {
 	pl := tg.plan(opts)
 	for i := range n {
 		_, err := pl.Borrow(ctx, func(s *Session) error {
-			s.UseMemory(a.data, a.size)
-			got, err := s.Run(a.code, uint64(i), 1)
-			if err == nil && got != uint64(i)+2 {
-				err = fmt.Errorf("ran f, got %d, want %d", got, i+2)
+			if i%2 == 0 {
+				s.UseMemory(a.data, a.size)
+			}
+			r, err := s.Call(a.code, ints(uint64(i), 1))
+			if err == nil && r.RAX != uint64(i)+2 {
+				err = fmt.Errorf("called f, got %d, want %d", r.RAX, i+2)
 			}
 			return err
 		})
@@ -253,6 +255,7 @@ func TestSeccomp(t *testing.T) {
 		{"seccomp-kill", unix.SYS_MMAP},
 		{"seccomp-errno", unix.SYS_GETPPID},
 		{"seccomp-trap", unix.SYS_GETPID},
+		{"seccomp-deadly", unix.SYS_SCHED_YIELD},
 		{"seccomp-strict", unix.SYS_MMAP},
 		{"mdwe", none},
 	} {
@@ -290,6 +293,21 @@ func TestSeccomp(t *testing.T) {
 			tg.do("ping")
 			if c.forbidden != unix.SYS_MMAP {
 				tg.borrowOften(5, Options{}) // a marker is found that the filter admits
+			}
+			if name := map[uint64]string{unix.SYS_GETPID: "getpid", unix.SYS_SCHED_YIELD: "sched_yield"}[c.forbidden]; name != "" {
+				_, err := tg.plan(Options{}).Borrow(ctx, func(s *Session) error {
+					_, err := s.Call(tg.function(name), Args{})
+					var se *SeccompError
+					if !errors.As(err, &se) || se.Nr != c.forbidden {
+						return fmt.Errorf("called %s: %w", name, err)
+					}
+					_, err = s.Call(tg.function("getuid"), Args{})
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				tg.do("ping")
 			}
 			tg.finish()
 		})

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <unwind.h>
 
 struct pair { long a, b; };
 struct reals { double a, b; };
@@ -95,6 +96,13 @@ int go_bus(void) {
 	return p[0];
 }
 int go_abort(void) { abort(); }
+static struct _Unwind_Exception exception;
+int go_throw(void) { // what a C++ throw does that nobody catches
+	int r = _Unwind_RaiseException(&exception);
+	if (r != _URC_END_OF_STACK)
+		return r;
+	abort();
+}
 int go_trap(void) { asm volatile("int3"); return 0; }
 int go_raise(void) { return raise(SIGSEGV); }
 long go_overflow(long n) {

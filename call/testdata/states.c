@@ -168,6 +168,8 @@ int main(int argc, char **argv) {
 		filter(SYS_mmap, SECCOMP_RET_KILL_PROCESS);
 	} else if (!strcmp(state, "seccomp-errno")) {
 		filter(SYS_getppid, SECCOMP_RET_ERRNO | 1);
+	} else if (!strcmp(state, "seccomp-deadly")) {
+		filter(SYS_sched_yield, SECCOMP_RET_KILL_PROCESS);
 	} else if (!strcmp(state, "seccomp-trap")) {
 		filter(SYS_getpid, SECCOMP_RET_TRAP);
 	} else if (!strcmp(state, "seccomp-strict")) {
