@@ -24,10 +24,12 @@ func (m *Module) Symtab(names ...string) (map[string]Symbol, error) {
 	out := make(map[string]Symbol)
 	for _, name := range names {
 		for _, i := range t.find(name) {
-			if sym := m.symbolOf(t, i); sym.Type <= elf.STT_FUNC {
-				sym.Name = name
-				out[name] = sym
+			sym := m.symbolOf(t, i)
+			if _, known := out[name]; sym.Type > elf.STT_FUNC || known && sym.Hidden {
+				continue
 			}
+			sym.Name = name
+			out[name] = sym
 		}
 	}
 	return out, nil

@@ -1,6 +1,7 @@
 package dso
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -117,6 +118,11 @@ func TestReplacedLibrary(t *testing.T) {
 	if _, err := withoutRights(r.symbols(t)).named("late.so")[0].Symtab("x"); !errors.Is(err, ErrOtherFile) {
 		t.Errorf("error of another file: %v", err)
 	}
+	otherID := bytes.Clone(same) // the same but for its build-id
+	id := r.symbols(t).named("late.so")[0].BuildID
+	otherID[bytes.Index(otherID, id)]++
+	replace(t, late, otherID)
+	check("another build-id", withoutRights(r.symbols(t)), false)
 	replace(t, late, same)
 	check("the same file again", withoutRights(r.symbols(t)), true)
 	if err := os.Remove(late); err != nil {

@@ -177,6 +177,20 @@ func testSyntheticSlots(t *testing.T, m *Module) {
 	}
 }
 
+// A slot that leads to code of its module that pushes another number is bound: to a function that happens to begin so.
+func TestPushOfAnotherIndex(t *testing.T) {
+	b := image(true, true)
+	copy(b[offSlots+32:], b[offSlots+40:offSlots+48])
+	m, err := load(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots, err := m.Slots()
+	if err != nil || slots[3].Lazy || !slots[4].Lazy || slots[3].Value != slots[4].Value {
+		t.Errorf("slots %+v, %v", slots, err)
+	}
+}
+
 // What a target claims beyond its means is an error, not a long walk.
 func TestHostileTables(t *testing.T) {
 	for name, change := range map[string]func(b []byte){

@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"runtime"
 	"strings"
 	"testing"
@@ -171,8 +172,10 @@ func TestHostileFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	clear(zeros)
-	hugeDictionary := bytes.Clone(bombXZ.Bytes())
-	hugeDictionary[12+4] = 40 // the dictionary's size in the first block's header: 4 GiB-1
+	hugeDictionary := packXZ(t, []byte("little"))
+	block := hugeDictionary[12:] // of 12 bytes: size, flags, filter and its properties, the dictionary at 4, checksum
+	block[4] = 39                // 3 GiB
+	binary.LittleEndian.PutUint32(block[8:], crc32.ChecksumIEEE(block[:8]))
 
 	debug := func(kind elf.CompressionType, size uint64, b []byte) section {
 		return compact(".debug_info", compressed(kind, size, b))

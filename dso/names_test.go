@@ -399,7 +399,7 @@ func checkNamesOfLibraries(t *testing.T, f form, r *running, s *Symbols) {
 	if all, err := s.Lookup("late.so!internal_of_library"); !f.bare && (err != nil || len(all) != copies) {
 		t.Errorf("internal_of_library: %+v, %v", all, err)
 	}
-	testVersions(t, r, s)
+	testVersions(t, f, r, s)
 }
 
 // checkEveryName asks the program's own loader of all that its modules export, and compares.
@@ -458,8 +458,15 @@ func exportedNames(t *testing.T, s *Symbols) map[string]bool {
 }
 
 // testVersions: the default version comes first, and each is found by its own name.
-func testVersions(t *testing.T, r *running, s *Symbols) {
+func testVersions(t *testing.T, f form, r *running, s *Symbols) {
 	t.Helper()
+	if !f.bare {
+		got, err := s.named("late.so")[0].Symtab("versioned", "late_function")
+		want := r.one(t, "late", "-", "versioned")
+		if err != nil || got["versioned"].Addr != want || got["versioned"].Version != "NEW" || len(got) != 2 {
+			t.Errorf("versioned in the file's table: %+v, %v; want %v", got, err, want)
+		}
+	}
 	for _, said := range r.all("late") {
 		if said.name != "versioned" {
 			continue

@@ -13,16 +13,13 @@ const (
 	bound    class = iota // global in the program, or exported by a module that came with it
 	own                   // local to the program
 	opened                // exported by a module that was opened later, or in another link namespace
-	internal              // local to a module
-	kernel                // of the vDSO, which no loader searches: libc does, once, by itself
+	internal              // local to a module, or of the vDSO, which no loader searches: libc does, by itself
 )
 
 func (s *Symbols) class(f *Found) class {
 	global := f.Bind != elf.STB_LOCAL
 	exported := global && f.Source == Dynamic
 	switch {
-	case f.Source == VDSO:
-		return kernel
 	case f.Module.Main && global, exported && s.scope().startup[f.Module]:
 		return bound
 	case f.Module.Main:
