@@ -27,10 +27,15 @@ type target struct {
 // compile builds testdata/NAME.c.
 func compile(t testing.TB, name string, flags ...string) string {
 	t.Helper()
+	return compileBy(t, "gcc", name, flags...)
+}
+
+func compileBy(t testing.TB, compiler, name string, flags ...string) string {
+	t.Helper()
 	bin := filepath.Join(t.TempDir(), name)
 	args := append([]string{"-O1", "-g0", "-pthread", "-o", bin, filepath.Join("testdata", name+".c")}, flags...)
-	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-		t.Fatalf("gcc %s: %v\n%s", strings.Join(args, " "), err, out)
+	if out, err := exec.Command(compiler, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", compiler, strings.Join(args, " "), err, out)
 	}
 	return bin
 }

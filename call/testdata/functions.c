@@ -96,6 +96,7 @@ int go_bus(void) {
 	return p[0];
 }
 int go_abort(void) { abort(); }
+#ifdef __GLIBC__
 static struct _Unwind_Exception exception;
 int go_throw(void) { // what a C++ throw does that nobody catches
 	int r = _Unwind_RaiseException(&exception);
@@ -103,6 +104,7 @@ int go_throw(void) { // what a C++ throw does that nobody catches
 		return r;
 	abort();
 }
+#endif
 int go_trap(void) { asm volatile("int3"); return 0; }
 int go_raise(void) { return raise(SIGSEGV); }
 long go_overflow(long n) {
