@@ -78,7 +78,7 @@ func (anything) ReadAt(b []byte, a mem.Addr) error {
 // CFI makes.
 func TestTableIsCFI(t *testing.T) {
 	t.Parallel()
-	mods, r := loaded(t, "libstdc++.so.6", "libm.so.6", "libcrypto.so.3", "libssl.so.3", "libsqlite3.so.0")
+	mods, r := loaded(t, "libstdc++.so.6", "libpython3.11.so.1.0", "libm.so.6", "libcrypto.so.3", "libsqlite3.so.0")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -5,6 +5,8 @@
 // address stands behind a call instruction. Else the stack ends with an error that says why. Whatever a target claims
 // is bounded; a stack never loops, since the canonical frame address has to rise with each frame of one stack.
 //
+// [Compile] makes of CFI a [Table] for an unwinder that is to run elsewhere, such as in the target itself.
+//
 // It knows registers and memory, and nothing of ptrace or of symbols. Only x86-64 is known; modules of other CPUs give
 // a [*MachineError].
 package unwind

@@ -5,8 +5,10 @@
 
 int main(int argc, char **argv) {
 	for (int i = 1; i < argc; i++)
-		if (!dlopen(argv[i], RTLD_NOW))
+		if (!dlopen(argv[i], RTLD_LAZY)) {
 			fprintf(stderr, "%s\n", dlerror());
+			return 1;
+		}
 	puts("ready");
 	fflush(stdout);
 	char c;
