@@ -267,6 +267,53 @@ func TestKillAtEachRequest(t *testing.T) {
 	}
 }
 
+// TestKillAtEachRequestBlocking is the same for threads in blocking system calls, one after the other.
+func TestKillAtEachRequestBlocking(t *testing.T) {
+	tg := start(t, compile(t, "blocking", "-lrt"))
+	a := tg.install(tg.plan(Options{}), payload(t))
+	tg.table(tg.plan(Options{}), a)
+	tids, err := tg.proc.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := tg.requests(a, tids[0])
+	tg.recover(a, tids[0])
+	before := tg.health()
+	orphans, step := 0, 2/min(soak(t), 2)
+	first := int(time.Now().UnixNano()) % step
+	for hit := 1 + first; hit <= n; hit += step {
+		tid := tids[(hit+first)%len(tids)]
+		tg.killed(tg.tracer("call", a, tid, fmt.Sprintf("%s=ptrace/request#%d=kill", fault.Env, hit)))
+		orphans += tg.recover(a, tid)
+		tg.unleaked(before, tids)
+		if t.Failed() {
+			t.Fatalf("after a kill at request %d", hit)
+		}
+	}
+	t.Logf("%d requests over %d threads, %d were left in borrowed code", n, len(tids), orphans)
+	for _, b := range tg.blockingAnswers() {
+		if b.rounds == 0 || b.wrong != 0 || b.tooShort != 0 {
+			t.Errorf("%+v", b)
+		}
+	}
+	tg.finish()
+}
+
+// unleaked checks that nothing of ours is left in a target whose threads have masks of their own at times, so that these
+// cannot be compared; but none has ours.
+func (tg *target) unleaked(before health, tids []int) {
+	tg.t.Helper()
+	if diff := cmp.Diff(before.Maps, tg.health().Maps); diff != "" {
+		tg.t.Error(diff)
+	}
+	const leaked = blockedSignals &^ (1<<(unix.SIGKILL-1) | 1<<(unix.SIGSTOP-1))
+	for _, tid := range tids {
+		if st, err := tg.proc.Status(tid); err != nil || st.SigBlk == leaked {
+			tg.t.Errorf("thread %d: signal mask %#x, %v", tid, st.SigBlk, err)
+		}
+	}
+}
+
 // requests counts the ptrace requests from the start of one borrowing that calls functions to its end.
 func (tg *target) requests(a arena, tid int) int {
 	tg.t.Helper()
@@ -363,16 +410,7 @@ func TestKillBlocking(t *testing.T) {
 	n := 120 * soak(t)
 	how := []string{"borrow", "call", "call", "all", "freeze"}
 	orphans := tg.killAtRandom(newRand(t), n, a, how, tids, func() {
-		if diff := cmp.Diff(before.Maps, tg.health().Maps); diff != "" {
-			t.Error(diff)
-		}
-		// Some of these calls have masks of their own, so that masks cannot be compared; but none has ours.
-		const leaked = blockedSignals &^ (1<<(unix.SIGKILL-1) | 1<<(unix.SIGSTOP-1))
-		for _, tid := range tids {
-			if st, err := tg.proc.Status(tid); err != nil || st.SigBlk == leaked {
-				t.Errorf("thread %d: signal mask %#x, %v", tid, st.SigBlk, err)
-			}
-		}
+		tg.unleaked(before, tids)
 	})
 	eintr := 0
 	for _, b := range tg.blockingAnswers() {
