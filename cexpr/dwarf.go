@@ -4,6 +4,7 @@ import (
 	"debug/dwarf"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -158,8 +159,12 @@ func (t *Types) readUnits() error {
 	}
 	t.units = []unit{}
 	r := t.data.Reader()
+	last := -1
 	for {
 		e, err := r.Next()
+		if err == nil && e != nil && int(e.Offset) <= last {
+			err = errBackwards
+		}
 		if err != nil {
 			t.err = fmt.Errorf("read debug information: %w", err)
 			return t.err
@@ -167,6 +172,7 @@ func (t *Types) readUnits() error {
 		if e == nil {
 			return nil
 		}
+		last = int(e.Offset)
 		if e.Tag == dwarf.TagCompileUnit || e.Tag == dwarf.TagPartialUnit {
 			ranges, err := t.data.Ranges(e)
 			if err != nil {
@@ -177,6 +183,36 @@ func (t *Types) readUnits() error {
 		}
 		r.SkipChildren()
 	}
+}
+
+var errBackwards = errors.New("an entry's sibling lies before it")
+
+// skip steps over what is below e, which r has just read. Unlike the reader's own way it always gets further.
+func skip(r *dwarf.Reader, e *dwarf.Entry) error {
+	if !e.Children {
+		return nil
+	}
+	if sibling, ok := e.Val(dwarf.AttrSibling).(dwarf.Offset); ok {
+		if sibling <= e.Offset {
+			return errBackwards
+		}
+		r.Seek(sibling)
+		return nil
+	}
+	for depth := 1; depth > 0; {
+		c, err := r.Next()
+		switch {
+		case err != nil:
+			return err
+		case c == nil:
+			return nil
+		case c.Tag == 0:
+			depth--
+		case c.Children:
+			depth++
+		}
+	}
+	return nil
 }
 
 // isPlus tells C++ by DWARF's language codes.
@@ -246,13 +282,17 @@ func (t *Types) outermost(u *unit, visit func(e *dwarf.Entry, scope string) erro
 	if _, err := r.Next(); err != nil {
 		return fmt.Errorf("read debug information at %#x: %w", u.offset, err)
 	}
+	end := dwarf.Offset(math.MaxUint32)
+	if i := sort.Search(len(t.units), func(i int) bool { return t.units[i].offset > u.offset }); i < len(t.units) {
+		end = t.units[i].offset
+	}
 	var scopes []string
 	for {
 		e, err := r.Next()
 		if err != nil {
 			return fmt.Errorf("read debug information: %w", err)
 		}
-		if e == nil || e.Tag == dwarf.TagCompileUnit || e.Tag == dwarf.TagPartialUnit || e.Tag == dwarf.TagTypeUnit {
+		if e == nil || e.Offset >= end {
 			return nil
 		}
 		if e.Tag == 0 {
@@ -276,7 +316,9 @@ func (t *Types) outermost(u *unit, visit func(e *dwarf.Entry, scope string) erro
 			scopes = append(scopes, name+"::")
 			continue
 		}
-		r.SkipChildren()
+		if err := skip(r, e); err != nil {
+			return fmt.Errorf("read debug information at %#x: %w", e.Offset, err)
+		}
 	}
 }
 
@@ -396,8 +438,8 @@ func (t *Types) children(e *dwarf.Entry, visit func(*dwarf.Entry) error) error {
 		if err := visit(c); err != nil {
 			return err
 		}
-		if c.Children {
-			r.SkipChildren()
+		if err := skip(r, c); err != nil {
+			return fmt.Errorf("read debug information at %#x: %w", c.Offset, err)
 		}
 	}
 }
