@@ -131,6 +131,20 @@ func FuzzProgram(f *testing.F) {
 	})
 }
 
+// anything is memory that has something else at every address.
+type anything struct{}
+
+func (anything) ReadAt(b []byte, a mem.Addr) error {
+	for i := range b {
+		at := uint64(a) + uint64(i)
+		x := (at&^7 + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9
+		x ^= x >> 31
+		x = x & 0x7fff_ffff_fff8
+		b[i] = byte(x >> (8 * (at & 7)))
+	}
+	return nil
+}
+
 // Whatever an expression is, it has a value or an error.
 func FuzzExpression(f *testing.F) {
 	f.Add([]byte{opBreg0 + RSP, 8, opBreg0 + RIP, 0, opLit0 + 15, opAnd, opLit0 + 11, 0x2a, opLit0 + 3, opShl, opPlus}, uint64(1))

@@ -69,6 +69,9 @@ func attach(t *testing.T, pid int) *debugger {
 	d.out.Buffer(nil, 1<<20)
 	t.Cleanup(func() {
 		in.Close()
+		if t.Failed() {
+			cmd.Process.Kill() // it may wait for the process for ever
+		}
 		cmd.Wait()
 		out.Close()
 		if t.Failed() {

@@ -83,8 +83,9 @@ func (u *Unwinder) stepInstructions(regs *Regs, memory mem.Reader) (caller, bool
 		return caller{}, false
 	}
 	for n, s := range ways[0].saved {
+		differs := func(w way) bool { return w.saved[n] != s }
 		switch {
-		case s.lost:
+		case s.lost || slices.ContainsFunc(ways, differs):
 			c.regs.Forget(n)
 		case s.popped:
 			c.regs.Forget(n)
@@ -211,11 +212,16 @@ var prologues = [...]string{"\x55\x48\x89\xe5", "\x55\x48\x8b\xec"}
 // framed reports whether the function that PC is in has set up RBP as its frame pointer: its prologue stands before PC,
 // and from there to PC the code is one function's.
 func (u *Unwinder) framed(regs *Regs, memory mem.Reader) bool {
-	const far = 16 << 10
-	window := mem.Addr(far)
-	for ; window > 64 && u.code(regs.PC-window, int(window), memory) == nil; window /= 2 {
-	}
+	const far = 4 // pages
+	window := regs.PC % pageSize
 	code := u.code(regs.PC-window, int(window), memory)
+	for n := 0; n < far && code != nil; n++ {
+		before := u.code(regs.PC-window-pageSize, pageSize, memory)
+		if before == nil {
+			break
+		}
+		code, window = append(before, code...), window+pageSize
+	}
 	for try := 0; try < 4 && code != nil; try++ {
 		last := -1
 		for _, p := range prologues {

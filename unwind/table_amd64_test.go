@@ -60,20 +60,6 @@ func loaded(t testing.TB, libraries ...string) ([]*dso.Module, mem.Reader) {
 	return mods, r
 }
 
-// anything is memory that has something else at every address.
-type anything struct{}
-
-func (anything) ReadAt(b []byte, a mem.Addr) error {
-	for i := range b {
-		at := uint64(a) + uint64(i)
-		x := (at&^7 + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9
-		x ^= x >> 31
-		x = x & 0x7fff_ffff_fff8
-		b[i] = byte(x >> (8 * (at & 7)))
-	}
-	return nil
-}
-
 // At all boundaries of all rows of all functions of real libraries, and between them, the table makes the step that the
 // CFI makes.
 func TestTableIsCFI(t *testing.T) {
