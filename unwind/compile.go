@@ -20,7 +20,8 @@ const padding = 16
 func Compile(mods []*dso.Module, r mem.Reader, o Options) (*Table, error) {
 	t := &Table{}
 	var failed []error
-	mods = slices.SortedStableFunc(slices.Values(mods), func(a, b *dso.Module) int { return cmp.Compare(a.Start, b.Start) })
+	mods = slices.Clone(mods)
+	slices.SortStableFunc(mods, func(a, b *dso.Module) int { return cmp.Compare(a.Start, b.Start) })
 	end := mem.Addr(0)
 	for _, m := range mods {
 		rows, err := CompileModule(m, r, o)

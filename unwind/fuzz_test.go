@@ -147,10 +147,12 @@ func (anything) ReadAt(b []byte, a mem.Addr) error {
 
 // Whatever an expression is, it has a value or an error.
 func FuzzExpression(f *testing.F) {
-	f.Add([]byte{opBreg0 + RSP, 8, opBreg0 + RIP, 0, opLit0 + 15, opAnd, opLit0 + 11, 0x2a, opLit0 + 3, opShl, opPlus}, uint64(1))
+	f.Add([]byte{opBreg0 + RSP, 8, opBreg0 + RIP, 0, opLit0 + 15, opAnd, opLit0 + 11, opEq + 1, opLit0 + 3, opShl, opPlus},
+		uint64(1))
 	f.Add([]byte{opBreg0 + RSP, 0xa0, 1, opDeref}, uint64(2))
 	f.Add([]byte{opSkip, 0xfd, 0xff}, uint64(3))
-	f.Add([]byte{opConst8u, 1, 2, 3, 4, 5, 6, 7, 8, opDup, opMul, opBra, 1, 0, opNop, opPick, 0, opDerefSize, 4}, uint64(4))
+	f.Add([]byte{opConst8u, 1, 2, 3, 4, 5, 6, 7, 8, opDup, opMul, opBra, 1, 0, opNop, opPick, 0, opDerefSize, 4},
+		uint64(4))
 	f.Fuzz(func(t *testing.T, expr []byte, initial uint64) {
 		regs := Regs{PC: fuzzCode, SP: fuzzStack}
 		regs.Set(RBP, initial)

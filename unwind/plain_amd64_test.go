@@ -58,8 +58,8 @@ func TestPlain(t *testing.T) {
 		{"frame pointer", framed, jit + 9, true, stack, FramePointer, 48, uint64(fuzzStack) + 64, nil},
 		{"no return address", framed, jit + 9, true, bad, None, 0, 0, ErrNoCFI},
 		{"no prologue", "\x90\x90\x90\x90\xc5\xf8\x77\xff\xd0\xff\xe0", jit + 9, true, stack, None, 0, 0, ErrNoCFI},
-		{"another's prologue", "\x55\x48\x89\xe5\x5d\xc3\x66\x0f\x1f\x44\x00\x00\x90\x90\x90\x90\x90\xff\xd0\xff\xe0", jit + 19,
-			true, stack, None, 0, 0, ErrNoCFI},
+		{"another's prologue",
+			"\x55\x48\x89\xe5\x5d\xc3\x66\x0f\x1f\x44\x00\x00\x90\x90\x90\x90\x90\xff\xd0\xff\xe0", jit + 19, true, stack, None, 0, 0, ErrNoCFI},
 		{"until it returns", "\x90\xff\xd0\x48\x83\xc4\x20\x5d\xc3", jit + 3, true, stack, Instructions, 48,
 			uint64(fuzzStack) + 64, nil},
 		{"before its prologue", "\x55\x48\x89\xe5\x53\xff\xd0\x5b\x5d\xc3", jit, false, entry, Instructions, 8,
@@ -138,5 +138,6 @@ func general(text string) bool {
 	}
 	at := strings.LastIndex(operands, ",")
 	last := strings.TrimSpace(operands[at+1:])
-	return strings.HasPrefix(last, "%r") || strings.HasPrefix(last, "%e") || strings.HasPrefix(name, "vpextr") || name == "vextractps"
+	return strings.HasPrefix(last, "%r") || strings.HasPrefix(last, "%e") || strings.HasPrefix(name, "vpextr") ||
+		name == "vextractps"
 }

@@ -158,7 +158,7 @@ func (s *stepper) next() bool {
 		}
 		s.stacks = s.stacks[:len(s.stacks)-1]
 		return true
-	case in.Op == x86asm.SYSCALL && (was.Rax == unix.SYS_MMAP || was.Rax == unix.SYS_MPROTECT || was.Rax == unix.SYS_MUNMAP):
+	case in.Op == x86asm.SYSCALL && slices.Contains([]uint64{unix.SYS_MMAP, unix.SYS_MPROTECT, unix.SYS_MUNMAP}, was.Rax):
 		s.reload()
 	}
 	depth := len(*top)
@@ -173,7 +173,8 @@ func (s *stepper) next() bool {
 
 // run executes one instruction, or delivers a signal. It returns the signal that came instead.
 func (s *stepper) run(deliver syscall.Signal) syscall.Signal {
-	if _, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SINGLESTEP, uintptr(s.pid), 0, uintptr(deliver), 0, 0); errno != 0 {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SINGLESTEP, uintptr(s.pid), 0, uintptr(deliver), 0, 0)
+	if errno != 0 {
 		s.t.Fatal(errno)
 	}
 	var status syscall.WaitStatus

@@ -205,7 +205,8 @@ func stepOver(regs *Regs, cfa mem.Addr, how Rule, memory mem.Reader) (caller, er
 	return caller{regs: next, cfa: cfa, how: how}.checked(regs)
 }
 
-// contextRegisters are the registers in the order of a ucontext's gregs (Linux, arch/x86/include/uapi/asm/sigcontext.h).
+// contextRegisters are the registers in the order of a ucontext's gregs (Linux,
+// arch/x86/include/uapi/asm/sigcontext.h).
 var contextRegisters = [...]int{R8, R9, R10, R11, R12, R13, R14, R15, RDI, RSI, RBP, RBX, RDX, RAX, RCX, RSP, RIP}
 
 // contextGregs is their offset.

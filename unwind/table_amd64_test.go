@@ -92,8 +92,8 @@ func TestTableIsCFI(t *testing.T) {
 		for _, row := range rows {
 			kinds[row.Rule.Kind()]++
 		}
-		t.Logf("%s: %d functions, %d rows, %d bytes; compared at %d instructions, %d not supported; %v", filepath.Base(m.Path),
-			len(functions), len(rows), tableRow*len(rows), c.compared, c.unsupported, kinds)
+		t.Logf("%s: %d functions, %d rows, %d bytes; compared at %d instructions, %d not supported; %v",
+			filepath.Base(m.Path), len(functions), len(rows), tableRow*len(rows), c.compared, c.unsupported, kinds)
 		if c.unsupported*100 > c.compared {
 			t.Errorf("%s: %d of %d instructions are not supported", m, c.unsupported, c.compared)
 		}
