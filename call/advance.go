@@ -38,8 +38,8 @@ func (s *Session) advance(behind mem.Addr, enteredPoint, donePoint string) error
 			if sig, err = s.takeSignal(stop.Signal); err != nil {
 				return err
 			}
-		case ptrace.Clone:
-			if err := s.freeThread(ctx); err != nil {
+		case ptrace.Clone, ptrace.Fork, ptrace.Vfork:
+			if err := s.freeChild(ctx, stop.Kind); err != nil {
 				return err
 			}
 		case ptrace.Event:
@@ -78,22 +78,6 @@ func (s *Session) mend() error {
 		return err
 	}
 	return s.thread.SetRegs(&s.regs)
-}
-
-// freeThread lets a thread run that the called function has created while all others are held.
-func (s *Session) freeThread(ctx context.Context) error {
-	tid, err := s.thread.EventMessage()
-	if err != nil || s.world == nil {
-		return err
-	}
-	th := s.world.tracer.Adopt(int(tid))
-	if _, err := th.Settle(ctx); err != nil {
-		if errors.Is(err, ptrace.ErrGone) {
-			return nil
-		}
-		return err
-	}
-	return th.Detach(0)
 }
 
 // takeSignal decides about a signal that is about to be delivered to borrowed code. A fault of the code's own is an
@@ -159,6 +143,13 @@ func (s *Session) halt(ctx context.Context) error {
 				return err
 			}
 			if err := s.thread.Resume(true, stop.Signal); err != nil {
+				return err
+			}
+		case ptrace.Clone, ptrace.Fork, ptrace.Vfork: // in a system call that is still to write its result
+			if err := s.freeChild(ctx, stop.Kind); err != nil {
+				return err
+			}
+			if err := s.thread.Resume(true, 0); err != nil {
 				return err
 			}
 		default:

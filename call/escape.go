@@ -111,6 +111,9 @@ func (s *Session) refuse(cause error) error {
 func (s *Session) follow(ctx context.Context, nr, arg uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, followTime)
 	defer cancel()
+	if err := s.thread.SetOptions(s.baseOptions()); err != nil { // its children are its own affair again
+		return err
+	}
 	for range followCalls {
 		ee := &ExitedError{Tid: s.Tid(), Nr: nr, Status: int(int32(arg)), Regs: s.regs}
 		if nr == unix.SYS_EXIT {
@@ -182,12 +185,7 @@ func (s *Session) leave() error {
 // letGo lets a thread go on that has left the call. Its signal mask is its own again, unless it has set another since.
 // The record stays, so that the next tracer looks whether it has really left before it gives the memory back.
 func (s *Session) letGo() error {
-	const unblockable = 1<<(unix.SIGKILL-1) | 1<<(unix.SIGSTOP-1)
-	mask, err := s.thread.SigMask()
-	if err == nil && mask|unblockable == blockedSignals|unblockable {
-		err = s.thread.SetSigMask(s.state.Mask)
-	}
-	return errors.Join(err, s.thread.Detach(0))
+	return errors.Join(s.unblock(s.thread), s.thread.Detach(0))
 }
 
 // deadly reports whether the target's seccomp filters kill it, or send it a signal, for the system call at whose entry

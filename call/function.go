@@ -73,6 +73,15 @@ func (s *Session) Run(entry mem.Addr, args ...uint64) (uint64, error) {
 }
 
 func (s *Session) call(fn mem.Addr, a *Args) (Result, error) {
+	if s.lost != nil {
+		return Result{}, s.lost
+	}
+	if s.left {
+		return Result{}, errLeft
+	}
+	if err := s.traceChildren(); err != nil {
+		return Result{}, err
+	}
 	s.calling = true
 	defer func() { s.calling = false }()
 	block, err := s.enter(fn, a)

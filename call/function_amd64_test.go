@@ -410,7 +410,15 @@ func TestChildren(t *testing.T) {
 			if err := pl.memory.WriteAt([]byte("exit 3\x00"), buf); err != nil {
 				return err
 			}
-			r, err := s.Call(tg.function("go_system"), ints(uint64(buf)))
+			// The program that it executes has the thread's mask, not a call's.
+			if err := pl.memory.WriteAt([]byte("grep -q '^SigBlk:.*0000000000000000$' /proc/self/status\x00"), buf+100); err != nil {
+				return err
+			}
+			r, err := s.Call(tg.function("go_system"), ints(uint64(buf+100)))
+			if err != nil || r.RAX != 0 {
+				return fmt.Errorf("mask of a child: %#x, %w", r.RAX, err)
+			}
+			r, err = s.Call(tg.function("go_system"), ints(uint64(buf)))
 			if err != nil || int32(r.RAX) != 3<<8 {
 				return fmt.Errorf("system: %#x, %w", r.RAX, err)
 			}

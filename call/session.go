@@ -33,6 +33,7 @@ type Session struct {
 	armed    bool    // a commit has happened: the thread has not its own registers
 	ranUser  bool    // code other than the cave's has run: the extended state may differ
 	calling  bool    // a function is being called
+	tracing  bool    // of the thread's children
 	left     bool    // the function has left the call: the thread goes on by itself
 	lost     error   // the thread could not be stopped any more: it must finish alone
 	world    *world  // StopAll: all threads

@@ -15,9 +15,15 @@ import (
 // Option is a set of PTRACE_O_ bits.
 type Option uint64
 
-// TraceClone seizes threads that the thread creates, too. Every thread is seized with PTRACE_O_TRACESYSGOOD, without
+// TraceClone seizes threads that the thread creates, TraceFork and TraceVfork processes, each stopped where it begins;
+// TraceExec stops it where it has executed another program. Every thread is seized with PTRACE_O_TRACESYSGOOD, without
 // which a system call's stop looks like a SIGTRAP.
-const TraceClone Option = unix.PTRACE_O_TRACECLONE
+const (
+	TraceClone Option = unix.PTRACE_O_TRACECLONE
+	TraceFork  Option = unix.PTRACE_O_TRACEFORK
+	TraceVfork Option = unix.PTRACE_O_TRACEVFORK
+	TraceExec  Option = unix.PTRACE_O_TRACEEXEC
+)
 
 // Thread is one seized thread.
 type Thread struct {
@@ -44,8 +50,11 @@ func (t *Tracer) Seize(pid, tid int, opts Option) (*Thread, error) {
 	return th, nil
 }
 
-// Adopt is the Thread of a tid that the kernel seized for this tracer because of [TraceClone].
+// Adopt is the Thread of a tid that the kernel seized for this tracer because of [TraceClone] and its like.
 func (t *Tracer) Adopt(tid int) *Thread { return &Thread{Tid: tid, tracer: t} }
+
+// Adopt is the same, for what this thread has created.
+func (t *Thread) Adopt(tid int) *Thread { return t.tracer.Adopt(tid) }
 
 // request makes one ptrace call. RawSyscall keeps the runtime's scheduler out of it: a return from Syscall may have to
 // wait for a processor while the target is stopped.
@@ -77,6 +86,11 @@ func (t *Thread) fail(op string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s thread %d: %w", op, t.Tid, err)
+}
+
+// SetOptions replaces the options of a stopped thread.
+func (t *Thread) SetOptions(opts Option) error {
+	return t.fail("set options of", t.request(unix.PTRACE_SETOPTIONS, 0, uintptr(opts|unix.PTRACE_O_TRACESYSGOOD)))
 }
 
 // Interrupt asks a running thread to stop. It returns at once; [Thread.Wait] sees the stop.

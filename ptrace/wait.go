@@ -20,6 +20,9 @@ const (
 	Syscall                     // entry to or exit from a system call
 	Signal                      // about to take Stop.Signal, which is only delivered by resuming with it
 	Clone                       // has created the thread that EventMessage names
+	Fork                        // likewise, a process
+	Vfork                       // likewise, a process for whose exec or end it will wait
+	Exec                        // has executed another program
 	Exited                      // ended; Stop.Code is the status
 	Unasked                     // an event that was not asked for; resume
 )
@@ -42,6 +45,12 @@ func (s Stop) String() string {
 		return fmt.Sprintf("signal stop (%v)", s.Signal)
 	case Clone:
 		return "clone event"
+	case Fork:
+		return "fork event"
+	case Vfork:
+		return "vfork event"
+	case Exec:
+		return "exec event"
 	case Exited:
 		return "exit"
 	}
@@ -177,6 +186,12 @@ func (t *Thread) classify() Stop {
 		return Stop{Kind: Event, Signal: sig, Code: status}
 	case event == unix.PTRACE_EVENT_CLONE:
 		return Stop{Kind: Clone, Signal: sig, Code: status}
+	case event == unix.PTRACE_EVENT_FORK:
+		return Stop{Kind: Fork, Signal: sig, Code: status}
+	case event == unix.PTRACE_EVENT_VFORK:
+		return Stop{Kind: Vfork, Signal: sig, Code: status}
+	case event == unix.PTRACE_EVENT_EXEC:
+		return Stop{Kind: Exec, Signal: sig, Code: status}
 	case event != 0:
 		return Stop{Kind: Unasked, Signal: sig, Code: status}
 	case sig == unix.SIGTRAP|0x80:
