@@ -37,6 +37,7 @@ var elsewhere = map[string]string{
 	"call/parked":            "a called function did not return: package call's TestFailures and TestAbandoned",
 	"call/refused":           "a called function was about to exit: package call's TestFailures",
 	"ptrace/request":         "each of them: package call's TestKillAtEachRequest",
+	"call/child":             "a called function has made a process: package call's TestChildren",
 	"call/left":              "a called function jumped out of the call: package call's TestLongjmp",
 	"ptrace/xstate-restored": "as before",
 }
