@@ -1,5 +1,8 @@
-// Package call borrows a thread of a running process: for a system call, for a run of position-independent code, or
-// only to hold it still. Whatever it borrows is given back on every path, also when this process is killed.
+// Package call borrows a thread of a running process: for a system call, for a call of any C function, or only to hold
+// it still. Whatever it borrows is given back on every path, also when this process is killed.
+//
+// [Prepare] does all that can be done beforehand, [Plan.Borrow] stops a thread and hands a [Session] to a function, whose
+// methods act in that thread: [Session.Syscall], [Session.Call], [Session.Map]. [Options] say which thread and when.
 //
 // # The protocol
 //
@@ -24,6 +27,10 @@
 //	            interrupted system call restarts; where it would have answered EINTR only because of the stop,
 //	            it is told to decide anew
 //
+// A function is called like that: with its arguments in registers and below the frame, on an arena that was mapped for
+// it by borrowed system calls (memory.go), with all signals held. It is watched from system call to system call, since it
+// may try not to come back (escape.go); the processes that it makes are let go with the thread's mask (child.go).
+//
 // Nothing is ever written to the part of a stack that is in use. Frames live in memory given by [Session.UseMemory], or
 // until then in pages of the thread's own stack that were never touched; where a thread has none, in the unused tail
 // of a read-only page. No signal handler could run there in the instants between commit and mask: then the commit is a
@@ -31,7 +38,9 @@
 // back while the mask is restored.
 //
 // A tracer that was killed in the middle leaves its record. The next one finds it and first lets that thread finish,
-// since two frames in one place would destroy each other.
+// since two frames in one place would destroy each other; then it gives back what the other had mapped.
+//
+// doc/safety.md says what was tested, how often, and what cannot be undone.
 package call
 
 import (
