@@ -169,16 +169,23 @@ func catchPython(in *cpython.Interpreter, r mem.Reader, threads []caught) {
 
 // overlay is memory as it was, over memory as it is.
 type overlay struct {
-	copied mem.Fake
+	copied mem.Segment
 	live   mem.Reader
 }
 
-// ReadAt implements [mem.Reader].
+// ReadAt implements [mem.Reader]. Who reads whole pages gets the copied part of them as it was.
 func (o *overlay) ReadAt(b []byte, a mem.Addr) error {
-	if err := o.copied.ReadAt(b, a); err == nil {
-		return nil
+	from, to := max(a, o.copied.Addr), min(a+mem.Addr(len(b)), o.copied.Addr+mem.Addr(len(o.copied.Data)))
+	if from >= to {
+		return o.live.ReadAt(b, a)
 	}
-	return o.live.ReadAt(b, a)
+	if to-from < mem.Addr(len(b)) {
+		if err := o.live.ReadAt(b, a); err != nil {
+			return err
+		}
+	}
+	copy(b[from-a:to-a], o.copied.Data[from-o.copied.Addr:])
+	return nil
 }
 
 // redZone is what a leaf function may use below its stack pointer.
@@ -195,7 +202,7 @@ func copyStack(r mem.Reader, maps []proc.Mapping, sp mem.Addr) overlay {
 	from = max(from, m.Start)
 	b := make([]byte, min(uint64(m.End-from), stackCopy))
 	if r.ReadAt(b, from) == nil {
-		o.copied.Segments = []mem.Segment{{Addr: from, Data: b}}
+		o.copied = mem.Segment{Addr: from, Data: b}
 	}
 	return o
 }
