@@ -335,15 +335,15 @@ func TestPthreadExit(t *testing.T) {
 	tg.finish()
 }
 
-// TestAbandoned calls functions that do not end in time.
+// TestAbandoned calls functions that do not end in time, in a thread that computes and in one that waits in read.
 func TestAbandoned(t *testing.T) {
 	bin := compile(t, "functions")
-	for _, function := range []string{"go_wait", "go_lock", "go_spin"} {
+	for _, function := range []string{"go_wait", "go_lock", "go_spin", "go_calls"} {
 		t.Run(function, func(t *testing.T) {
 			tg := start(t, bin)
 			before := tg.settled()
-			for range 3 {
-				pl := tg.plan(Options{Tid: tg.second(), Timeout: 100 * time.Millisecond})
+			for i := range 6 {
+				pl := tg.plan(Options{Tid: []int{tg.proc.Pid, tg.second()}[i%2], Timeout: 100 * time.Millisecond})
 				_, err := pl.Borrow(deadline(t), func(s *Session) error {
 					_, err := s.Call(tg.function(function), Args{})
 					return err
