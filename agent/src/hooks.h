@@ -122,8 +122,10 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 NOINLINE void count_temporary(struct ht_thread *t, u64 p, u64 old)
 {
 	for (u64 i = 1; i <= CFG->temporary; i++)
-		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p)
+		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p) {
 			__atomic_fetch_add(&stat_at(node_of(old))->temporary, 1, __ATOMIC_RELAXED);
+			return; /* an older one was at the same address, and is counted */
+		}
 }
 
 /* The block is still there after all. */

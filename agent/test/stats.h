@@ -138,6 +138,11 @@ static void test_temporary(void)
 			hooks[HT_OBJ].free(&s, (void *)mine); /* not there any more */
 			want += later < within;
 		}
+		for (u64 i = 0; i < 1000; i++, want += within > 0) { /* one address, again and again */
+			s.next = a;
+			hooks[HT_OBJ].malloc(&s, 10);
+			hooks[HT_OBJ].free(&s, (void *)a);
+		}
 		CHECK(stat_at(thread_self()->root)->temporary == want, "%llu within %u, not %llu",
 		      stat_at(thread_self()->root)->temporary, within, want);
 	}
