@@ -190,8 +190,20 @@ func classifyFields(u *Type, offset int64, classes []class, budget *int) error {
 		for i := first; i <= last; i++ {
 			merge(&classes[i], integerClass)
 		}
+		if u.Kind == Union && offset%containerOf(f.BitSize) != 0 {
+			merge(&classes[first], memoryClass) // gcc takes a union's bit-field as the integer that holds it
+		}
 	}
 	return nil
+}
+
+// containerOf is the size of the smallest integer with that many bits.
+func containerOf(bits int64) int64 {
+	size := int64(1)
+	for size*8 < bits {
+		size *= 2
+	}
+	return size
 }
 
 // merge joins the classes of two members in one eightbyte.

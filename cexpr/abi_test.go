@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	abiSeed  = flag.Uint64("abiseed", 0, "seed of the random signatures; 0: another one each time")
+	abiSeed  = flag.Uint64("abiseed", 1, "seed of the random signatures; 0: another one each time")
 	abiCount = flag.Int("abicount", 1600, "how many random signatures")
 )
 
