@@ -200,6 +200,23 @@ COLD void unsample(u32 domain, u64 size)
 		ht_flag.until_sample = (s64)((u64)ht_flag.until_sample + sampled_bytes(size));
 }
 
+/*
+ * A new block holds what was there before, perhaps an object that was moved away with its reference count and type. Until
+ * it is an object itself it must not look like one: no count at any of the places where an object may begin in its
+ * block. The block's first line is about to be written anyway.
+ */
+INLINE void blank(u64 p, u64 size)
+{
+	if (likely(size >= 40))
+		poke64(p + 32, 0);
+	if (likely(size >= 32))
+		poke64(p + 24, 0);
+	if (likely(size >= 24))
+		poke64(p + 16, 0);
+	if (likely(size >= 16))
+		poke64(p, 0);
+}
+
 INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 {
 	malloc_function original = ORIGINAL(domain, malloc);
@@ -212,10 +229,13 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	}
 	t->depth = 1;
 	void *p = original(ctx, size);
-	if (likely(p))
+	if (likely(p)) {
+		if (domain == HT_OBJ)
+			blank((u64)p, size);
 		record(t, domain, (u64)p, size);
-	else
+	} else {
 		unsample(domain, size);
+	}
 	t->depth = 0;
 	return p;
 }
