@@ -42,6 +42,7 @@ type Engine interface {
 	Attach(context.Context, int, profiler.AttachOptions) (*profiler.Attachment, error)
 	ReadStatus(context.Context, int) (*profiler.Status, error)
 	TakeDump(context.Context, int, profiler.DumpOptions) (*profiler.Dump, error)
+	FindLeaks(context.Context, int, profiler.LeakOptions) (*profiler.LeakHunt, error)
 	Detach(context.Context, int) (*profiler.Detachment, error)
 	Repair(context.Context, int) (*profiler.Detachment, error)
 	Examine(context.Context, int) ([]profiler.Check, error)
