@@ -46,6 +46,23 @@ func (x *Index) Place(a mem.Addr) (int, bool) {
 	return leaf<<LeafWordsLog2 | int(granule&(1<<LeafWordsLog2-1)), ok
 }
 
+// Recorded reports whether the target's live map, whose tables are at tables, has a place for address a by now.
+func (x *Index) Recorded(r mem.Reader, tables, a mem.Addr) (bool, error) {
+	h := &x.c.Header
+	granule := uint64(a) >> x.shift
+	root := granule >> (LeafWordsLog2 + MidEntriesLog2)
+	if root >= h.Root.Entries {
+		return false, nil
+	}
+	mid, err := mem.U32(r, tables+mem.Addr(h.Root.Offset+4*root))
+	if err != nil || mid == 0 || uint64(mid) >= h.Mids.Entries {
+		return false, err
+	}
+	entry := uint64(mid)<<MidEntriesLog2 + granule>>LeafWordsLog2&(1<<MidEntriesLog2-1)
+	leaf, err := mem.U32(r, tables+mem.Addr(h.Mids.Offset+4*entry))
+	return leaf != 0, err
+}
+
 // Word is the word at a place, as it was copied.
 func (x *Index) Word(place int) uint64 { return x.words[place] }
 

@@ -74,6 +74,7 @@ type Types struct {
 	r      mem.Reader
 	head   uint32
 	noType func(a mem.Addr, before, size uint32) bool
+	stale  func(block mem.Addr) bool
 
 	found sync.Map // mem.Addr to *Type; nil: no type
 
@@ -84,14 +85,16 @@ type Types struct {
 
 // NewTypes reads types by r. A type is believed to be at an address only if its metaclass is derived from type, as far
 // as PyType_Type itself. noType tells of addresses that need not be read for that, since no structure of size bytes is
-// there in a block that begins before bytes earlier.
+// there in a block that begins before bytes earlier. stale tells that a heap type's block is not the one any more that it
+// is read for.
 //
 // There is one Types for each size that the collector's head may have in this build: where it has three words, that
 // depends on how the build aligns its widest type, which only objects tell. The one that recognises objects is right.
-func (in *Interpreter) NewTypes(r mem.Reader, noType func(a mem.Addr, before, size uint32) bool) []*Types {
+func (in *Interpreter) NewTypes(r mem.Reader, noType func(a mem.Addr, before, size uint32) bool,
+	stale func(block mem.Addr) bool) []*Types {
 	var all []*Types
 	for _, n := range in.headSizes() {
-		all = append(all, &Types{in: in, r: r, head: n, noType: noType, known: map[mem.Addr]*Type{}})
+		all = append(all, &Types{in: in, r: r, head: n, noType: noType, stale: stale, known: map[mem.Addr]*Type{}})
 	}
 	return all
 }
@@ -131,7 +134,7 @@ func (t *Types) resolve(a mem.Addr, depth int) *Type {
 	}
 	t.known[a] = nil
 	typ, err := t.read(a, depth)
-	if err != nil {
+	if err != nil || typ.Heap && t.stale(t.BlockOf(typ)) {
 		return nil
 	}
 	t.known[a] = typ

@@ -36,7 +36,7 @@ func newWorld(t *testing.T, minor uint8) *world {
 	w.fill(object, madeType{name: "object", basic: 16, meta: root})
 	w.in.StrType = w.newType(madeType{name: "str", flags: flagStr, basic: uint64(l.Unicode.Size), base: object, meta: root})
 	r := &mem.Fake{Segments: []mem.Segment{{Addr: arena, Data: w.data}}}
-	w.types = w.in.NewTypes(r, func(mem.Addr, uint32, uint32) bool { return false })[0]
+	w.types = w.in.NewTypes(r, func(mem.Addr, uint32, uint32) bool { return false }, func(mem.Addr) bool { return false })[0]
 	return w
 }
 
@@ -336,7 +336,7 @@ func FuzzObject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, minor uint8, block []byte, size uint16, data []byte) {
 		in, r := fuzzed(minor, data)
 		in.TypeType, in.StrType = arena, arena+64
-		for _, types := range in.NewTypes(r, func(mem.Addr, uint32, uint32) bool { return false }) {
+		for _, types := range in.NewTypes(r, func(mem.Addr, uint32, uint32) bool { return false }, func(mem.Addr) bool { return false }) {
 			o, ok := types.Object(block, uint64(size))
 			if !ok {
 				continue

@@ -353,7 +353,7 @@ func resolveTypes(t *target, s *typeSource, c *agent.Capture, tables mem.Addr) (
 
 // chooseHead finds the size of the collector's head that this build has, by which more objects make sense.
 func (ty *typer) chooseHead(in *cpython.Interpreter) error {
-	all := in.NewTypes(ty.t.mem, ty.noType)
+	all := in.NewTypes(ty.t.mem, ty.noType, ty.stale)
 	ty.types = all[0]
 	if len(all) == 1 {
 		return nil
@@ -395,6 +395,18 @@ func (ty *typer) noType(a mem.Addr, before, size uint32) bool {
 	}
 	b, _, ok := ty.x.Block(a - mem.Addr(before))
 	return ok && b.Size < uint64(before+size)
+}
+
+// stale tells that a block is not the captured one any more. Classes that are made again and again take turns at an
+// address: what is read there in between is another one's name.
+func (ty *typer) stale(block mem.Addr) bool {
+	place, ok := ty.x.Place(block)
+	if !ok { // nothing was ever allocated there, when it was captured
+		since, err := ty.x.Recorded(ty.t.mem, ty.at, block)
+		return err != nil || since
+	}
+	there := []bool{true}
+	return ty.unchanged([]int{place}, there) != nil || !there[0]
 }
 
 // label is the number of a label.
@@ -477,50 +489,100 @@ func (w *typeWorker) block(b agent.Block, place int) {
 	w.late = append(w.late, late{b.Addr, b.Size, place})
 }
 
-// readLate reads blocks while the target runs, twice. The word of a block that is freed and allocated by the same code
-// in the same second is the same again, so that one look could show what was there for a moment in between: an object
-// counts if it was there both times, and what it owns if that still had its word between the two.
+// readLate reads blocks while the target runs, twice: an object counts if it was there both times, and what it owns if
+// that still had its word between the two.
 func (w *typeWorker) readLate() error {
 	for chunk := range slices.Chunk(w.late, lateChunk) {
-		ranges := make([]proc.Range, len(chunk))
-		places := make([]int, len(chunk))
-		for i, b := range chunk {
-			ranges[i] = proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))}
-			places[i] = b.place
+		first, err := w.lookAt(chunk)
+		if err != nil {
+			return err
 		}
-		there := slices.Repeat([]bool{true}, len(chunk))
-		var found [2][]seenObject
-		for look := range found {
-			if err := w.unchanged(places, there); err != nil {
-				return err
-			}
-			raw, err := gather(w.t.mem, ranges)
-			if err != nil {
-				return err
-			}
-			found[look] = make([]seenObject, len(chunk))
-			for i, b := range chunk {
-				if raw[i] != nil && there[i] {
-					found[look][i] = w.look(raw[i], b.addr, b.size)
-				}
-			}
-			if look == 0 {
-				if err := w.dropStale(found[0]); err != nil {
-					return err
-				}
-			}
+		if err := w.dropOtherTypes(first); err != nil {
+			return err
 		}
-		if err := w.unchanged(places, there); err != nil {
+		if err := w.dropStale(first); err != nil {
+			return err
+		}
+		second, err := w.lookAt(chunk)
+		if err != nil {
 			return err
 		}
 		for i, b := range chunk {
-			if o := found[0][i]; there[i] && o.ok && found[1][i].Object == o.Object {
-				o.claims = slices.DeleteFunc(o.claims, func(c claim) bool { return !slices.Contains(found[1][i].claims, c) })
+			if o := first[i]; o.ok && second[i].Object == o.Object {
+				o.claims = slices.DeleteFunc(o.claims, func(c claim) bool { return !slices.Contains(second[i].claims, c) })
 				w.take(o, b.place)
 			}
 		}
 	}
 	w.late = w.late[:0]
+	return nil
+}
+
+// lookAt looks at blocks that have their captured words right before and right after they are read. These three reads
+// follow each other in one system call: blocks that a busy program frees and allocates take turns at an address, and the
+// word of one that is allocated by the same code in the same second is the same again.
+func (w *typeWorker) lookAt(chunk []late) ([]seenObject, error) {
+	const reads, wordSize = 3, 8
+	found := make([]seenObject, 0, len(chunk))
+	ranges := make([]proc.Range, 0, proc.MaxRanges)
+	buf := make([]byte, proc.MaxRanges/reads*(2*wordSize+cpython.HeaderBytes))
+	for part := range slices.Chunk(chunk, proc.MaxRanges/reads) {
+		ranges = ranges[:0]
+		for _, b := range part {
+			word := proc.Range{Addr: w.at + mem.Addr(w.x.WordOffset(b.place)), Len: wordSize}
+			ranges = append(ranges, word, proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))}, word)
+		}
+		missing, err := w.t.mem.Gather(buf, ranges)
+		if err != nil {
+			return nil, err
+		}
+		rest := buf
+		for i, b := range part {
+			n := ranges[reads*i+1].Len
+			before, raw, after := rest[:wordSize], rest[wordSize:][:n], rest[wordSize+n:][:wordSize]
+			rest = rest[2*wordSize+n:]
+			all := true
+			for len(missing) > 0 && missing[0] < reads*(i+1) {
+				missing, all = missing[1:], false
+			}
+			var o seenObject
+			if all && binary.LittleEndian.Uint64(before) == w.x.Word(b.place) && bytes.Equal(before, after) {
+				o = w.look(raw, b.addr, b.size)
+			}
+			found = append(found, o)
+		}
+	}
+	return found, nil
+}
+
+// dropOtherTypes drops objects whose type is not there any more as it was captured: it may have been another one when
+// they were looked at. One that is there both before and after this keeps its type alive.
+func (w *typeWorker) dropOtherTypes(objects []seenObject) error {
+	var places, owner []int
+	unplaced := map[*cpython.Type]bool{} // and whether stale
+	for i, o := range objects {
+		if !o.ok || !o.Type.Heap {
+			continue
+		}
+		block := w.types.BlockOf(o.Type)
+		if place, ok := w.x.Place(block); ok {
+			places, owner = append(places, place), append(owner, i)
+			continue
+		}
+		stale, known := unplaced[o.Type]
+		if !known {
+			stale = w.stale(block)
+			unplaced[o.Type] = stale
+		}
+		objects[i].ok = !stale
+	}
+	there := slices.Repeat([]bool{true}, len(places))
+	if err := w.unchanged(places, there); err != nil {
+		return err
+	}
+	for i, o := range owner {
+		objects[o].ok = objects[o].ok && there[i]
+	}
 	return nil
 }
 
