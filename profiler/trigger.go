@@ -58,6 +58,9 @@ const (
 	Grown       TriggerKind = "growth"
 )
 
+// InfoTrigger is the key under which a snapshot's Info says what triggered it.
+const InfoTrigger = "trigger"
+
 const (
 	leastPeakStep = 1 << 20          // bytes: below this a new peak is the noise of a small process
 	retryAfter    = 30 * time.Second // a dump that failed is asked for again

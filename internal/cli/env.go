@@ -41,6 +41,7 @@ type Engine interface {
 	List(context.Context) ([]profiler.Candidate, error)
 	Attach(context.Context, int, profiler.AttachOptions) (*profiler.Attachment, error)
 	ReadStatus(context.Context, int) (*profiler.Status, error)
+	Observe(context.Context, int) (*profiler.Observation, error)
 	TakeDump(context.Context, int, profiler.DumpOptions) (*profiler.Dump, error)
 	Detach(context.Context, int) (*profiler.Detachment, error)
 	Repair(context.Context, int) (*profiler.Detachment, error)
