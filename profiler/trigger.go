@@ -19,6 +19,7 @@ type Triggers struct {
 
 	asked   []Reason // why the last dump was asked for
 	pending []Reason // of a dump that failed
+	failed  int      // in a row
 	retry   time.Time
 }
 
@@ -62,8 +63,11 @@ const (
 const InfoTrigger = "trigger"
 
 const (
-	leastPeakStep = 1 << 20          // bytes: below this a new peak is the noise of a small process
-	retryAfter    = 30 * time.Second // a dump that failed is asked for again
+	leastPeakStep = 1 << 20 // bytes: below this a new peak is the noise of a small process
+	// A dump that failed is asked for again: soon, since mostly another tracer is at the process for a moment, then
+	// after twice that time, up to the most, since a full disk stays so.
+	retryAfter = time.Second
+	retryMost  = 64 * retryAfter
 )
 
 // low is a moment at which few bytes were live.
@@ -100,6 +104,9 @@ func (t *Triggers) Observe(at time.Time, o Observation) []Reason {
 	if !t.began {
 		t.begin(at, o)
 	}
+	if len(t.asked) > 0 && len(t.pending) == 0 {
+		t.failed = 0
+	}
 	reasons := t.every(nil, at)
 	reasons = t.peaks(reasons, o)
 	reasons = t.rssAbove(reasons, o)
@@ -112,10 +119,11 @@ func (t *Triggers) Observe(at time.Time, o Observation) []Reason {
 	return reasons
 }
 
-// Failed says that the dump that the last Observe asked for could not be taken. It is asked for again: half a minute
-// later, or with the next that a trigger asks for.
+// Failed says that the dump that the last Observe asked for could not be taken. It is asked for again: a second later,
+// then after two, and so on up to about a minute; or with the next that a trigger asks for.
 func (t *Triggers) Failed(at time.Time) {
-	t.pending, t.retry = t.asked, at.Add(retryAfter)
+	t.pending, t.retry = t.asked, at.Add(min(retryAfter<<min(t.failed, 10), retryMost))
+	t.failed++
 }
 
 // merge is old, with each reason of the same trigger replaced by its new one.

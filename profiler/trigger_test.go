@@ -135,13 +135,15 @@ func TestTriggersFailed(t *testing.T) {
 		due   float64
 	}{
 		{look{at: 0, rss: 100, want: "every 1m0s"}, false, 60},
-		{look{at: 10, rss: 201, want: "rss-above 200→201"}, true, 40},
-		{look{at: 39.9, rss: 201}, false, 40},
-		{look{at: 40, rss: 100, want: "rss-above 200→201"}, true, 60}, // fails again; RSS may be what it likes
-		{look{at: 60, rss: 210, want: "every 1m0s, rss-above 200→210"}, true, 90},
-		{look{at: 90, rss: 210, want: "every 1m0s, rss-above 200→210"}, false, 120},
+		{look{at: 10, rss: 201, want: "rss-above 200→201"}, true, 11},
+		{look{at: 10.9, rss: 201}, false, 11},
+		{look{at: 11, rss: 100, want: "rss-above 200→201"}, true, 13}, // fails again; RSS may be what it likes
+		{look{at: 13, rss: 100, want: "rss-above 200→201"}, true, 17},
+		{look{at: 57, rss: 100, want: "rss-above 200→201"}, true, 60}, // after 8 s; the schedule is first
+		{look{at: 60, rss: 210, want: "every 1m0s, rss-above 200→210"}, true, 76},
+		{look{at: 76, rss: 210, want: "every 1m0s, rss-above 200→210"}, false, 120},
 		{look{at: 119, rss: 210}, false, 120},
-		{look{at: 120, rss: 210, want: "every 1m0s"}, true, 150},
+		{look{at: 120, rss: 210, want: "every 1m0s"}, true, 121}, // soon again, after one that was taken
 		{look{at: 180, rss: 210, want: "every 1m0s"}, false, 240},
 	} {
 		if got := fired(triggers.Observe(second(l.at), l.observation())); got != l.want {

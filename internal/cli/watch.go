@@ -34,12 +34,12 @@ func (a *app) watchCommand() *cobra.Command {
 			"  --every 30s            at once, and then every 30 seconds\n" +
 			"  --at-peak              tracked or resident memory is higher than ever seen, by\n" +
 			"                         10 % and 1 MiB; `report --show peak` has the very peak\n" +
-			"  --rss-above 2GiB       resident memory comes to be above; again only after it\n" +
-			"                         was 5 % below\n" +
+			"  --rss-above 2GiB       resident memory, heaptap's tables included, comes to be\n" +
+			"                         above; again only after it was 5 % below\n" +
 			"  --growth 100MiB/10m    so much more is tracked than at some time in the last\n" +
 			"                         10 minutes; and again when it has grown as much again\n\n" +
 			"Files are named heaptap-PID-DATE-TIME.pb.gz; each says in `report --info` what\n" +
-			"triggered it. A snapshot that fails is tried again half a minute later.\n\n" +
+			"triggered it. A snapshot that fails is tried again, ever more rarely.\n\n" +
 			"It ends when the process ends (exit code 3) or is detached (7), and by Ctrl-C\n" +
 			"(130). Once a process has ended no snapshot can be had of it: heaptap then tells\n" +
 			"what it saw last, at most an --interval before the end.",
