@@ -89,6 +89,12 @@ func (t *target) capture(
 		return taken, err
 	}
 	if !o.NoPause {
+		// A detach that meets a thread held by us has to stop half way: it comes before or after.
+		unlock, err := t.lock()
+		if err != nil {
+			return taken, err
+		}
+		defer unlock()
 		plan, err := call.Prepare(t.proc, call.Options{})
 		if err != nil {
 			return taken, err
