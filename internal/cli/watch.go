@@ -60,6 +60,8 @@ func (a *app) watchCommand() *cobra.Command {
 				return wrongUse(c, "say when to take snapshots: --every, --at-peak, --rss-above or --growth")
 			case w.interval < shortestLook:
 				return wrongUse(c, "--interval %v: at least %v", w.interval, shortestLook)
+			case when.Growth.Bytes > 0 && when.Growth.Within < 2*w.interval:
+				return wrongUse(c, "--growth: in %v there is but one look; a shorter --interval makes more", when.Growth.Within)
 			case w.keep < 0:
 				return wrongUse(c, "--keep %d: a number of files, 0 for all", w.keep)
 			}
