@@ -196,9 +196,10 @@ type Node struct {
 	Code   uint32
 	Instr  int32
 	Next   uint32
+	Stat   uint32
 }
 
-var _ [16]byte = [unsafe.Sizeof(Node{})]byte{}
+var _ [20]byte = [unsafe.Sizeof(Node{})]byte{}
 
 // Point is struct ht_point of abi.h.
 type Point struct {
@@ -229,7 +230,8 @@ type Stat struct {
 	FreedBytes  uint64
 	PeakBlocks  uint64
 	PeakBytes   uint64
-	Peak        uint64
+	Peak        uint32
+	Node        uint32
 	Temporary   uint64
 }
 

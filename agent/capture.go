@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"iter"
+	"math"
 	"unsafe"
 
 	"golang.org/x/sync/errgroup"
@@ -63,16 +64,13 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 		return err
 	}
 	nodes, stats, slots := h.Nodes, h.Stats, h.Slots
-	nodes.Next, stats.Next, slots.Next = fresh.Nodes.Next, fresh.Nodes.Next, fresh.Slots.Next
+	nodes.Next, stats.Next, slots.Next = fresh.Nodes.Next, fresh.Stats.Next, fresh.Slots.Next
 	err = copyWindows(r, a, h.Size, &limit, []window{
 		{&c.nodes, nodes, nodeSize}, {&c.stats, stats, statSize}, {&c.slots, slots, 4},
 		{&c.timeline, h.Timeline, pointSize}, {&c.resident, h.Resident, pointSize},
 	})
 	if err != nil {
 		return err
-	}
-	if len(c.stats)/int(statSize) != len(c.nodes)/int(nodeSize) {
-		return badTables("%d stacks with %d counts", len(c.nodes)/int(nodeSize), len(c.stats)/int(statSize))
 	}
 	return c.copyThreads(r, a)
 }
@@ -200,7 +198,7 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 		bases := view[uint64](c.bases)
 		words := view[uint64](c.leaves)
 		granule := uint(c.Header.Config.GranuleLog2)
-		nodes := uint32(len(c.nodes) / int(nodeSize))
+		stats, nodes := c.Stats(), uint32(len(c.nodes)/int(nodeSize))
 		for leaf := 1; leaf < len(words)>>LeafWordsLog2; leaf++ {
 			base := bases[leaf]
 			if base == 0 {
@@ -210,14 +208,11 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 				if word>>LiveBit == 0 {
 					continue
 				}
-				b := Block{
-					Addr:   mem.Addr(base + uint64(i)<<granule),
-					Size:   word >> SizeShift & SizeBig,
-					Node:   uint32(word & (1<<StackBits - 1)),
-					Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)),
-					Epoch:  uint32(word >> EpochShift & (1<<EpochBits - 1)),
+				b := blockOf(mem.Addr(base+uint64(i)<<granule), word, stats)
+				if c.Running && b.Node >= nodes {
+					continue
 				}
-				if b.Node >= nodes || b.Domain >= Domains { // not even a running target makes such
+				if b.Node >= nodes || b.Domain >= Domains {
 					yield(Block{}, badTables("block at %v has stack %d and domain %d", b.Addr, b.Node, b.Domain))
 					return
 				}
@@ -237,6 +232,21 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 			}
 		}
 	}
+}
+
+// blockOf is what the word of address a says. A stack of which nothing is known has a number beyond all.
+func blockOf(a mem.Addr, word uint64, stats []Stat) Block {
+	b := Block{
+		Addr:   a,
+		Size:   word >> SizeShift & SizeBig,
+		Node:   math.MaxUint32,
+		Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)),
+		Epoch:  uint32(word >> EpochShift & (1<<EpochBits - 1)),
+	}
+	if stat := word & (1<<StackBits - 1); stat < uint64(len(stats)) {
+		b.Node = stats[stat].Node
+	}
+	return b
 }
 
 // bigSize is the size that stands in the word of address a.
@@ -261,12 +271,12 @@ func (c *Capture) bigSize(a uint64) (uint64, bool) {
 // Nodes are the trie's nodes; the first [FirstNode] are never used. A node's parent has a smaller number.
 func (c *Capture) Nodes() []Node { return view[Node](c.nodes) }
 
-// Stats are what was counted at each node, by its number.
+// Stats are what was counted at each stack that allocates; the first is never used.
 func (c *Capture) Stats() []Stat { return view[Stat](c.stats) }
 
 // AtPeak is what was live at a node's stack when the most bytes were: blocks and bytes, scaled as the stat is.
 func (c *Capture) AtPeak(s *Stat) (blocks, bytes uint64) {
-	if c.Header.Rising == 0 && s.Peak == c.Header.Peak {
+	if c.Header.Rising == 0 && s.Peak == uint32(c.Header.Peak) {
 		return s.PeakBlocks, s.PeakBytes
 	}
 	return s.AllocBlocks - s.FreedBlocks, s.AllocBytes - s.FreedBytes // not changed since

@@ -169,7 +169,7 @@ func checkThread(t *testing.T, c *Capture, th *Thread, f filled) {
 	if live != uint64(len(f.blocks)) || liveBytes != want || th.UnseenFrees != f.unseen {
 		t.Errorf("thread: %d live blocks, %d bytes, %d unseen frees; want %d, %d, %d", live, liveBytes, th.UnseenFrees, len(f.blocks), want, f.unseen)
 	}
-	for _, s := range c.Stats()[FirstNode:] {
+	for _, s := range c.Stats() {
 		nodes -= s.AllocBlocks
 		live -= s.AllocBlocks - s.FreedBlocks
 		liveBytes -= s.AllocBytes - s.FreedBytes
@@ -201,7 +201,7 @@ func smallTables() []byte {
 	place(&h.Threads, threads, uint64(unsafe.Sizeof(Thread{})), 0)
 	place(&h.Slots, threads, 4, 2)
 	place(&h.Nodes, nodes, nodeSize, nodes)
-	place(&h.Stats, nodes, statSize, 0)
+	place(&h.Stats, 8, statSize, 4)
 	place(&h.Codes, CodeFirst+2, uint64(unsafe.Sizeof(Code{})), CodeFirst+1)
 	place(&h.Arena, 256, 1, 128)
 	place(&h.Bases, leaves, 8, 1)
@@ -218,6 +218,9 @@ func smallTables() []byte {
 	n[FirstNode] = Node{Code: CodeRoot, Instr: 2}
 	n[FirstNode+1] = Node{Parent: FirstNode, Code: CodeFirst, Instr: 3}
 	n[FirstNode+2] = Node{Parent: FirstNode + 1, Code: CodeFirst, Instr: 4}
+	for i := range uint32(3) {
+		view[Stat](b[h.Stats.Offset:][:4*statSize])[1+i].Node = FirstNode + i
+	}
 	code := &view[Code](b[h.Codes.Offset:][:(CodeFirst+1)*unsafe.Sizeof(Code{})])[CodeFirst]
 	code.FirstLine = 10
 	code.File = Blob{Offset: h.Arena.Offset + 64, Length: 4, Kind: 1}
@@ -227,13 +230,13 @@ func smallTables() []byte {
 	bases := view[uint64](b[h.Bases.Offset:][:leaves*8])
 	bases[1], bases[2] = base, base+leafSize*2
 	words := view[uint64](b[h.Leaves.Offset:][:leaves*leafSize])
-	word := func(node, size, domain uint64) uint64 {
-		return 1<<LiveBit | domain<<DomainShift | size<<SizeShift | node
+	word := func(stat, size, domain uint64) uint64 {
+		return 1<<LiveBit | domain<<DomainShift | size<<SizeShift | stat
 	}
-	words[512+3] = word(FirstNode, 10, Raw)
-	words[512+511] = word(FirstNode+1, SizeBig, Obj)
+	words[512+3] = word(1, 10, Raw)
+	words[512+511] = word(2, SizeBig, Obj)
 	words[1024] = 4990 // its size stands in the next leaf
-	words[1024+7] = word(FirstNode+2, 20, Mem)
+	words[1024+7] = word(3, 20, Mem)
 	return b
 }
 
@@ -397,8 +400,8 @@ func TestRunning(t *testing.T) {
 		if reads++; reads == 2 { // after the header: the blocks' stacks, and a block in the last leaf's last word
 			h[0].Nodes.Next = full
 			words := view[uint64](b[h[0].Leaves.Offset:][:h[0].Leaves.Entries*leafSize])
-			words[1024+511] = 1<<LiveBit | SizeBig<<SizeShift | FirstNode
-			words[1024] = 1<<LiveBit | 5<<SizeShift | FirstNode // what stood there belonged to a block that has gone
+			words[1024+511] = 1<<LiveBit | SizeBig<<SizeShift | 1
+			words[1024] = 1<<LiveBit | 5<<SizeShift | 1 // what stood there belonged to a block that has gone
 		}
 	}
 	c := Capture{Running: true}

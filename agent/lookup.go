@@ -73,11 +73,7 @@ func (x *Index) At(place int) (Block, bool) {
 
 // block decodes the live word at a place. It is false where a large block has no size.
 func (x *Index) block(place int, a mem.Addr) (Block, bool) {
-	word := x.words[place]
-	b := Block{
-		Addr: a, Size: word >> SizeShift & SizeBig, Node: uint32(word & (1<<StackBits - 1)),
-		Domain: uint8(word >> DomainShift & (1<<DomainBits - 1)), Epoch: uint32(word >> EpochShift & (1<<EpochBits - 1)),
-	}
+	b := blockOf(a, x.words[place], x.c.Stats())
 	if b.Size != SizeBig {
 		return b, true
 	}

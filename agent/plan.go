@@ -41,7 +41,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Frames, threads, 2*h.FrameCapacity*uint64(unsafe.Sizeof(Frame{})), 0)
 	nodes := share(512, 1<<15, 1<<StackBits)
 	place(&h.Nodes, nodes, nodeSize, nodeBatch)
-	place(&h.Stats, nodes, statSize, 0)
+	place(&h.Stats, nodes, statSize, 1)
 	place(&h.Timeline, timelinePoints, pointSize, 0)
 	place(&h.Resident, timelinePoints, pointSize, 0)
 	h.TimelineStep = 1

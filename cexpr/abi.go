@@ -25,8 +25,8 @@ const (
 	memoryClass
 )
 
-// classify gives the classes of a type's eightbytes; a single memoryClass if it goes to memory as a whole; none if it is
-// empty, and passed nowhere.
+// classify gives the classes of a type's eightbytes; a single memoryClass if it goes to memory as a whole; none if it
+// is empty, and passed nowhere.
 func classify(t *Type) ([]class, error) {
 	u, err := t.Underlying()
 	if err != nil {
@@ -111,7 +111,7 @@ func classifyAt(t *Type, offset int64, classes []class, budget *int) error {
 		return nil
 	}
 	first := offset / 8
-	if align := u.align(); !u.aggregate() && align > 0 && offset%align != 0 {
+	if align := u.align(); !u.aggregate() && u.Kind != Array && align > 0 && offset%align != 0 {
 		merge(&classes[first], memoryClass)
 		return nil
 	}
@@ -190,8 +190,20 @@ func classifyFields(u *Type, offset int64, classes []class, budget *int) error {
 		for i := first; i <= last; i++ {
 			merge(&classes[i], integerClass)
 		}
+		if u.Kind == Union && offset%containerOf(f.BitSize) != 0 {
+			merge(&classes[first], memoryClass) // gcc takes a union's bit-field as the integer that holds it
+		}
 	}
 	return nil
+}
+
+// containerOf is the size of the smallest integer with that many bits.
+func containerOf(bits int64) int64 {
+	size := int64(1)
+	for size*8 < bits {
+		size *= 2
+	}
+	return size
 }
 
 // merge joins the classes of two members in one eightbyte.

@@ -131,7 +131,12 @@ func (r *run) passAs(v Value, t *Type) (Value, error) {
 	if err != nil {
 		return v, err
 	}
-	if u.Kind == Reference && !v.Type.is(Reference) {
+	if u.Kind == Reference && v.Type.is(Reference) {
+		v, err = r.load(v)
+		v.Type = t
+		return v, err
+	}
+	if u.Kind == Reference {
 		if !v.Lvalue && !v.Type.is(Array, Struct, Union) {
 			converted, err := r.castTo(v, u.Elem)
 			if err != nil {

@@ -29,6 +29,7 @@ type unit struct {
 	ranges [][2]uint64
 	plus   bool                    // C++, in which every function has a prototype and a structure may be a class
 	starts map[uint64]dwarf.Offset // its functions by their lowest address; nil: not read yet
+	scopes map[dwarf.Offset]string // of C++: the namespaces of its types that are in one; nil: not read yet
 }
 
 // index is what is found by name. Definitions take the place of declarations.
@@ -272,6 +273,23 @@ func (t *Types) readStarts(u *unit) error {
 		}
 		return nil
 	})
+}
+
+// scopeOf is the namespaces around a type of C++, "ns::".
+func (t *Types) scopeOf(u *unit, off dwarf.Offset) (string, error) {
+	if u.scopes == nil {
+		u.scopes = map[dwarf.Offset]string{}
+		err := t.outermost(u, func(e *dwarf.Entry, scope string) error {
+			if scope != "" {
+				u.scopes[e.Offset] = scope
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return u.scopes[off], nil
 }
 
 // outermost visits the entries of a unit that are not inside of functions or types; scope is the namespaces around

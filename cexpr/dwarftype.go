@@ -230,8 +230,17 @@ func (t *Types) tagged(typ *Type, e *dwarf.Entry) error {
 	}
 	u := t.unitOf(e.Offset)
 	plus := u != nil && u.plus
+	scope := ""
+	if plus {
+		var err error
+		if scope, err = t.scopeOf(u, e.Offset); err != nil {
+			return err
+		}
+	}
 	if typ.Name != "" && !plus {
 		typ.Name = tag + typ.Name
+	} else if typ.Name != "" {
+		typ.Name = scope + typ.Name
 	}
 	typ.Incomplete, _ = e.Val(dwarf.AttrDeclaration).(bool)
 	if typ.Incomplete {
@@ -246,7 +255,10 @@ func (t *Types) tagged(typ *Type, e *dwarf.Entry) error {
 		if typ.Size < 1 || typ.Size > 8 || typ.Size&(typ.Size-1) != 0 {
 			return fmt.Errorf("debug information at %#x: an enumeration of %d bytes", e.Offset, typ.Size)
 		}
-		return t.enumerators(typ, e)
+		if scoped, _ := e.Val(dwarf.AttrEnumClass).(bool); scoped {
+			scope = typ.Name + "::"
+		}
+		return t.enumerators(typ, e, scope)
 	}
 	if typ.Size > maxTypeSize {
 		return fmt.Errorf("debug information at %#x: a structure of %d bytes", e.Offset, typ.Size)
@@ -256,7 +268,7 @@ func (t *Types) tagged(typ *Type, e *dwarf.Entry) error {
 	return nil
 }
 
-func (t *Types) enumerators(typ *Type, e *dwarf.Entry) error {
+func (t *Types) enumerators(typ *Type, e *dwarf.Entry, scope string) error {
 	typ.Elem = integer("unsigned int", typ.Size, false)
 	return t.children(e, func(c *dwarf.Entry) error {
 		if c.Tag != dwarf.TagEnumerator || len(typ.Enumerated) >= maxFields {
@@ -271,7 +283,7 @@ func (t *Types) enumerators(typ *Type, e *dwarf.Entry) error {
 			value = int64(v)
 		}
 		typ.Signed = typ.Signed || value < 0
-		typ.Enumerated = append(typ.Enumerated, Enumerator{name, value})
+		typ.Enumerated = append(typ.Enumerated, Enumerator{scope + name, value})
 		return nil
 	})
 }

@@ -18,9 +18,10 @@ func FuzzParse(f *testing.F) {
 	for line := range strings.Lines(string(b)) {
 		f.Add(strings.TrimSpace(line))
 	}
-	for _, s := range []string{"libc.so.6!malloc(10)", "a.c:b", "'a.c'::b", "x@V_1", "*p@3", "buf(20)", "errno = 3", "$st0", "$eflags",
-		"$xmm0.v4_float[1] = 2", "(int(*(*)(void))(int, ...))0", "sizeof(struct stat)", "(struct stat *)0x10000", "*(struct stat *)65536",
-		"ns::x::f(1)", "stderr->x", "Py_None", "'\\377'", "U\"\\U0001f600\"", "(complex)1", "(_Complex double)1 * 2.5", "1e400l",
+	for _, s := range []string{"libc.so.6!malloc(10)", "a.c:b", "'a.c'::b", "x@V_1", "*p@3", "buf(20)", "errno = 3", "$st0",
+		"$eflags", "$xmm0.v4_float[1] = 2", "(int(*(*)(void))(int, ...))0", "sizeof(struct stat)", "(struct stat *)0x10000",
+		"*(struct stat *)65536", "ns::x::f(1)", "stderr->x", "Py_None", "'\\377'", "U\"\\U0001f600\"", "(complex)1", "(_Complex double)1 * 2.5", "1e400l",
+
 		"(float)1e400l", "(long double)1e-4940l / 3", "((char[8])\"abcdefg\")[3]", "(int[2])1", "*(char(*)[4])0x10000"} {
 		f.Add(s)
 	}
@@ -53,8 +54,8 @@ func FuzzParse(f *testing.F) {
 }
 
 // sections are those that types are read from.
-var sections = []string{".debug_abbrev", ".debug_info", ".debug_str", ".debug_ranges", ".debug_line_str", ".debug_rnglists",
-	".debug_addr", ".debug_str_offsets"}
+var sections = []string{".debug_abbrev", ".debug_info", ".debug_str", ".debug_ranges", ".debug_line_str",
+	".debug_rnglists", ".debug_addr", ".debug_str_offsets"}
 
 // FuzzTypes reads types from anything: whatever it is, there is a type that can be used, or an error.
 func FuzzTypes(f *testing.F) {

@@ -12,8 +12,8 @@ import (
 )
 
 // JSON is v for scripts: integers, characters and finite floating values are numbers, _Bool is true or false,
-// infinities and NaNs are strings; enumerations are {"value", "name"}; pointers are {"address", "symbol", "string"} with
-// what is known of them, the address in hexadecimal; arrays of characters are strings up to their first zero, or
+// infinities and NaNs are strings; enumerations are {"value", "name"}; pointers are {"address", "symbol", "string"}
+// with what is known of them, the address in hexadecimal; arrays of characters are strings up to their first zero, or
 // {"hex"} where they are not UTF-8; arrays and vectors are lists, structures and unions objects with their members in
 // order, complex values {"real", "imaginary"}. Void is null.
 func (v Value) JSON(m Machine) json.RawMessage {

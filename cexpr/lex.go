@@ -38,12 +38,19 @@ type token struct {
 // Names that begin with a module or a source file. A colon after a file's name is only looked for outside ?:.
 var (
 	moduleName = regexp.MustCompile(`^[A-Za-z_./](?:[\w./\-]|\+\+)*![A-Za-z_]`)
-	fileName   = regexp.MustCompile(`^[A-Za-z_./](?:[\w./\-]|\+\+)*\.(?:c|h|cc|cpp|cxx|c\+\+|C|hh|hpp|S|s|rs|y|l):[A-Za-z_]`)
+	fileName   = regexp.MustCompile(`^[A-Za-z_./](?:[\w./\-]|\+\+)*` + sourceSuffix + `:[A-Za-z_]`)
 	version    = regexp.MustCompile(`^@@?[A-Za-z_][\w.]*`)
 	identifier = regexp.MustCompile(`^[A-Za-z_\x80-\xff][\w\x80-\xff]*`)
 	dollarName = regexp.MustCompile(`^\$(?:\$?\d+|\$|[A-Za-z_]\w*)?`)
-	numberWord = regexp.MustCompile(`^(?:0[xX](?:[\da-fA-F]*\.?[\da-fA-F]*(?:[pP][+\-]?\d+)?)|\d*\.?\d*(?:[eE][+\-]?\d+)?)\w*`)
+	numberWord = regexp.MustCompile(`^(?:` + hexWord + `|` + decimalWord + `)\w*`)
 	charPrefix = regexp.MustCompile(`^(?:u8|[LuU])?['"]`)
+)
+
+// Parts of those.
+const (
+	sourceSuffix = `\.(?:c|h|cc|cpp|cxx|c\+\+|C|hh|hpp|S|s|rs|y|l)`
+	hexWord      = `0[xX][\da-fA-F]*\.?[\da-fA-F]*(?:[pP][+\-]?\d+)?`
+	decimalWord  = `\d*\.?\d*(?:[eE][+\-]?\d+)?`
 )
 
 // operators, longest first.

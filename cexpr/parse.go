@@ -504,7 +504,8 @@ func (p *parser) mustBeType(n int) bool {
 		return true // (name (*)…
 	case i == n+1 && next.is(")"): // (name) followed by what begins an operand and cannot follow one
 		after := p.ahead(i + 1)
-		return p.tokens[p.at].is("(") && (after.kind != punctuation && after.kind != endToken || after.is("~") || after.is("!"))
+		begins := after.kind != punctuation && after.kind != endToken || after.is("~") || after.is("!")
+		return p.tokens[p.at].is("(") && begins
 	}
 	return false
 }

@@ -103,8 +103,8 @@ func TestRun(t *testing.T) {
 		{"$r8 = -1; $r8d", "-1"},
 		{"$xmm0.v4_float", "{1, 0, 0, 0}"},
 		{"$xmm0.v4_float[0] = 2; $xmm0.v4_int32", "{1073741824, 0, 0, 0}"},
-		{"$xmm0", "{v8_bfloat16 = {0, 1, 0, 0, 0, 0, 0, 0}, v8_half = {0, 1.875, 0, 0, 0, 0, 0, 0}, v4_float = {1, 0, 0, 0}, " +
-			"v2_double = {5.2635442471208903e-315, 0}, v16_int8 = {0, 0, -128, 63, 0 <repeats 12 times>}, " +
+		{"$xmm0", "{v8_bfloat16 = {0, 1, 0, 0, 0, 0, 0, 0}, v8_half = {0, 1.875, 0, 0, 0, 0, 0, 0}, " +
+			"v4_float = {1, 0, 0, 0}, v2_double = {5.2635442471208903e-315, 0}, v16_int8 = {0, 0, -128, 63, 0 <repeats 12 times>}, " +
 			"v8_int16 = {0, 16256, 0, 0, 0, 0, 0, 0}, v4_int32 = {1065353216, 0, 0, 0}, v2_int64 = {1065353216, 0}, " +
 			"uint128 = 1065353216}"},
 		{"1; $1 + 1; $ + $1", "3"},
@@ -266,8 +266,8 @@ func TestExplain(t *testing.T) {
 	want := []string{
 		"malloc(10) void *(size_t) from built-in prototypes -> rax; rdi: 10: 10",
 		"malloc(20) void *(size_t) from built-in prototypes -> rax; rdi: 20: 20",
-		`fprintf(stderr, "%p %s", $p, (char *)malloc(20) + 1) int (FILE *, const char *, ...) from built-in prototypes -> rax` +
-			`; rdi: stderr: (FILE *) 0x0; rsi: "%p %s": "%p %s", placed in the target; rdx: $p: the result of call 1` +
+		`fprintf(stderr, "%p %s", $p, (char *)malloc(20) + 1) int (FILE *, const char *, ...) from built-in prototypes` +
+			` -> rax; rdi: stderr: (FILE *) 0x0; rsi: "%p %s": "%p %s", placed in the target; rdx: $p: the result of call 1` +
 			`; rcx: (char *)malloc(20) + 1: computed from the result of call 2`,
 		"resolver of strlen void *(void) from indirect function -> rax",
 		`strlen("x") size_t (const char *) from built-in prototypes -> rax; rdi: "x": "x", placed in the target`,

@@ -149,7 +149,8 @@ func TestTableHeaders(t *testing.T) {
 	for _, line := range tableLines() {
 		d, err := declarationIn(line)
 		switch {
-		case strings.HasPrefix(line, "#define"), strings.Contains(line, " uchar;"), macros.MatchString(line) && strings.HasPrefix(line, "extern"), err != nil:
+		case strings.HasPrefix(line, "#define"), strings.Contains(line, " uchar;"), err != nil,
+			macros.MatchString(line) && strings.HasPrefix(line, "extern"):
 			line = ""
 		case strings.HasPrefix(line, "enum"):
 			typ, err := r.typeOf(d.typ)

@@ -116,7 +116,7 @@ func (p *printer) text(b []byte, t *Type, more bool) {
 		for start > 0 && n-start < utf8.UTFMax && all[start-1].r < 0 && !utf8.RuneStart(all[start].bytes[0]) {
 			start--
 		}
-		if tail := b[len(b)-(n-start):]; utf8.RuneStart(tail[0]) && tail[0] >= 0xc2 && tail[0] < 0xf5 && !utf8.FullRune(tail) {
+		if tail := b[len(b)-(n-start):]; tail[0] >= 0xc2 && tail[0] < 0xf5 && !utf8.FullRune(tail) {
 			all = all[:start]
 			for _, c := range tail {
 				broken += fmt.Sprintf(`\%03o`, c)

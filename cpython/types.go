@@ -117,6 +117,7 @@ func (t *Types) At(a mem.Addr) *Type {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.resolve(t.in.TypeType, 0) // first, since object, its base, has it for its type
 	typ := t.resolve(a, 0)
 	t.found.Store(a, typ)
 	return typ

@@ -13,7 +13,7 @@ import (
 //
 // Of each stack there is a series: what is live of what it allocated, at each of the snapshots. Snapshots count, not
 // seconds: where they are taken at equal intervals that is the same, and where they are taken after equal amounts of
-// work it is what matters. A stack is accused when its series, in bytes or in blocks,
+// work it is what matters. A stack is accused when its series in bytes (or, where they came in steps, in blocks)
 //
 //   - grew: by leakLeastBytes or by a block from each snapshot to the next, on average;
 //   - has a trend: the Mann-Kendall test counts the pairs of snapshots of which the later one is not larger. Were there
@@ -42,7 +42,7 @@ const (
 	leakSurvival    = 0.5
 
 	// leakShare is the part of the largest suspect's growth below which another is not worth telling.
-	leakShare = 0.001
+	leakShare = 0.005
 )
 
 // LeakReport is what a series of snapshots tells about leaks.
@@ -72,7 +72,10 @@ type Suspect struct {
 	// most; ages are known by bucket. Both 0 where ages are not known.
 	SurvivorsLeast, SurvivorsMost int64
 	Types                         []LeakPart // what grew, by type, the largest growth first
-	Ages                          []LeakPart // what is live at the end, by age, the youngest first
+	// Reused says that most of what grew is of types of which the interpreter keeps freed objects to use them again
+	// elsewhere. Then the stack is where memory was taken for them, and who holds them may be another.
+	Reused bool
+	Ages   []LeakPart // what is live at the end, by age, the youngest first
 }
 
 // LeakPart is a part of a suspect.
@@ -176,7 +179,8 @@ func enough(bytes, blocks int64, snapshots int) bool {
 // conclude accuses or clears.
 func (r *LeakReport) conclude(g Growing, parts *leakParts) {
 	judged := judgeSeries(g.Bytes)
-	if byBlocks := judgeSeries(g.Blocks); judged.why != "" && byBlocks.why == "" {
+	// A table that doubles now and then has most bytes in one step; then the blocks decide, if there is more than that.
+	if byBlocks := judgeSeries(g.Blocks); judged.besides >= leakLeastBytes && byBlocks.why == "" {
 		judged = byBlocks
 	}
 	grown, grownBlocks := g.Growth()
@@ -190,6 +194,7 @@ func (r *LeakReport) conclude(g Growing, parts *leakParts) {
 	}
 	var known bool
 	s.Types, s.Ages = parts.of(g.Stack)
+	s.Reused = mostlyReused(s.Types)
 	s.SurvivorsLeast, s.SurvivorsMost, known = parts.survivors(g.Stack)
 	half := (len(g.Bytes) - 1) / 2
 	if early := g.Bytes[half] - g.Bytes[0]; judged.why == "" && known && early > 0 &&
@@ -203,10 +208,26 @@ func (r *LeakReport) conclude(g Growing, parts *leakParts) {
 	r.Suspects = append(r.Suspects, s)
 }
 
+// mostlyReused tells whether most blocks of what grew are of types with free lists.
+func mostlyReused(types []LeakPart) bool {
+	var reused, all int64
+	for _, t := range types {
+		switch all += t.Blocks; t.Name {
+		// CPython's Objects/{tuple,list,dict,float,method,slice}object.c, Python/context.c, Modules/_asynciomodule.c. What
+		// lies on such a list has no type that can be told.
+		case "", "tuple", "list", "dict", "dict (keys)", "float", "method", "builtin_function_or_method", "slice",
+			"_contextvars.Context", "_asyncio.FutureIter":
+			reused += t.Blocks
+		}
+	}
+	return all > 0 && 2*reused > all
+}
+
 // judgement is what is said of a series; why is "" where it is accused.
 type judgement struct {
-	why    string
-	chance float64
+	why     string
+	besides int64 // where most came at once, growth besides that
+	chance  float64
 }
 
 // judgeSeries applies the tests that need nothing but numbers.
@@ -229,6 +250,7 @@ func judgeSeries(x []int64) judgement {
 	case float64(retreat) > leakRetreat*growth:
 		j.why = fmt.Sprintf("comes and goes: it shrank by %.0f %% of its growth in between", 100*float64(retreat)/growth)
 	case float64(largest) > leakLargestStep*growth:
+		j.besides = x[last] - x[0] - largest
 		j.why = fmt.Sprintf("came at once: %.0f %% of the growth in one step", 100*min(1, float64(largest)/growth))
 	case late < leakLateRate:
 		j.why = fmt.Sprintf("levels off: it grows at %.0f %% of its average rate in the end", 100*max(0, late))

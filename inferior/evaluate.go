@@ -107,6 +107,7 @@ func (p *Process) prepare(ctx context.Context, expressions []string, o Options) 
 	j.machine = &machine{
 		process: p, symbols: symbols, types: newTypeSource(symbols.Modules()), force: o.Force,
 		judge: newJudge(p.walker(symbols, python), python), named: make(map[mem.Addr]dso.Found),
+		looked: make(map[string]cexpr.Entity),
 	}
 	j.machine.registers = j.glance(ctx)
 	if err := j.plan(expressions); err != nil {
@@ -240,6 +241,20 @@ func (j *job) busy(t call.StoppedThread) (string, error) {
 	return p.Why, nil
 }
 
+// warm has the symbols read that judging a thread will take, before one is held for it: a look at where the thread is
+// that will probably be borrowed, with its stack as it is while it runs on. What comes out of it does not matter.
+func (j *job) warm() {
+	if j.call.Busy == nil {
+		return
+	}
+	regs, err := j.machine.registers()
+	if err != nil {
+		return // the borrowing will say why
+	}
+	t := call.StoppedThread{Tid: regs.Tid, PC: regs.General.PC(), SP: regs.General.SP(), Regs: regs.General}
+	j.machine.judge.position(t, "", j.needed)
+}
+
 // run evaluates all programs.
 func (j *job) run(m *machine, env *cexpr.Env, out *Evaluation) error {
 	for _, program := range j.programs {
@@ -255,6 +270,8 @@ func (j *job) run(m *machine, env *cexpr.Env, out *Evaluation) error {
 // borrow evaluates in a borrowed thread.
 func (j *job) borrow(ctx context.Context, out *Evaluation) error {
 	p := j.process
+	j.machine.findErrno()
+	j.warm()
 	p.stops.Lock()
 	defer p.stops.Unlock()
 	plan, err := call.Prepare(p.process, j.call)

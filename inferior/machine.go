@@ -26,7 +26,9 @@ type machine struct {
 	registers func() (*Registers, error)
 	judged    Resources // the thread is known to stand well for functions that need no more than this
 	named     map[mem.Addr]dso.Found
-	free      span // what is left of the last memory that was mapped for literals and buffers
+	looked    map[string]cexpr.Entity // names that were looked up before a thread was stopped
+	errnoAt   mem.Addr                // the function that returns the address of the thread's errno; 0 if there is none
+	free      span                    // what is left of the last memory that was mapped for literals and buffers
 	mapped    []Range
 	errno     int32
 	keepErrno bool
@@ -81,6 +83,9 @@ func (e *ReadOnlyRegisterError) Error() string {
 
 // Lookup implements [cexpr.Machine].
 func (m *machine) Lookup(name string) (cexpr.Entity, error) {
+	if e, ok := m.looked[name]; ok {
+		return e, nil
+	}
 	f, err := m.symbols.Resolve(name)
 	var none *dso.NotFoundError
 	var several *dso.AmbiguousError
@@ -99,7 +104,11 @@ func (m *machine) Lookup(name string) (cexpr.Entity, error) {
 	case err != nil:
 		return cexpr.Entity{}, err
 	}
-	return m.entity(&f)
+	e, err := m.entity(&f)
+	if err == nil && f.Kind() != dso.TLS {
+		m.looked[name] = e
+	}
+	return e, err
 }
 
 // entity is a symbol as expressions know it.
@@ -225,24 +234,29 @@ func (m *machine) Errno() (int, bool) { return int(m.errno), m.keepErrno }
 // errnoLocators are the functions that return the address of the thread's errno: of glibc and musl, of bionic.
 var errnoLocators = [...]string{"__errno_location", "___errno_location", "__errno"}
 
-// watchErrno has the thread's errno put back after each call and reported. A process without such a function has no
-// errno that could be harmed.
-func (m *machine) watchErrno() error {
+// findErrno looks for the function that tells where errno is. A process without one has no errno that could be harmed.
+func (m *machine) findErrno() {
 	for _, name := range errnoLocators {
-		f, err := m.symbols.Resolve(name)
-		if err != nil || f.Entry() == 0 {
-			continue
+		if f, err := m.symbols.Resolve(name); err == nil && f.Entry() != 0 {
+			m.errnoAt = f.Entry()
+			return
 		}
-		r, err := m.session.Call(f.Entry(), call.Args{})
-		if err != nil {
-			return fmt.Errorf("ask for errno's address: %w", err)
-		}
-		if err := m.session.KeepErrno(mem.Addr(r.RAX)); err != nil {
-			return fmt.Errorf("keep errno: %w", err)
-		}
-		m.keepErrno = true
+	}
+}
+
+// watchErrno has the thread's errno put back after each call and reported.
+func (m *machine) watchErrno() error {
+	if m.errnoAt == 0 {
 		return nil
 	}
+	r, err := m.session.Call(m.errnoAt, call.Args{})
+	if err != nil {
+		return fmt.Errorf("ask for errno's address: %w", err)
+	}
+	if err := m.session.KeepErrno(mem.Addr(r.RAX)); err != nil {
+		return fmt.Errorf("keep errno: %w", err)
+	}
+	m.keepErrno = true
 	return nil
 }
 

@@ -105,7 +105,7 @@ func (t *target) capture(
 			if err := copyTables(); err != nil {
 				return err
 			}
-			types.copy(taken.Add(pauseBudget))
+			types.copy(c, time.Now().Add(pauseBudget))
 			return nil
 		})
 		if err != nil {

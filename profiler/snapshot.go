@@ -208,19 +208,19 @@ func epochAt(h *agent.Tables, at time.Time) (int64, error) {
 func (b *snapshotBuilder) countStats() error {
 	shift := sampleShift(&b.c.Header)
 	stats := b.c.Stats()
-	for n := agent.FirstNode; n < len(b.nodes); n++ {
-		s := &stats[n]
-		if s.AllocBlocks == 0 {
+	for i := range stats {
+		s := &stats[i]
+		if s.AllocBlocks == 0 || b.c.Running && int(s.Node) >= len(b.nodes) {
 			continue
 		}
-		if err := b.resolve(uint32(n)); err != nil {
+		if err := b.resolve(s.Node); err != nil {
 			return err
 		}
 		domain := int32(0)
-		if node := &b.nodes[n]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
+		if node := &b.nodes[s.Node]; node.Code == agent.CodeDomain && node.Instr >= 0 && node.Instr < agent.Domains {
 			domain = b.domainText[node.Instr]
 		}
-		r := b.at(uint32(n), domain, 0, heap.UnknownAge)
+		r := b.at(s.Node, domain, 0, heap.UnknownAge)
 		r.AllocBlocks = int64(s.AllocBlocks >> shift)
 		r.AllocBytes = int64(s.AllocBytes >> shift)
 		blocks, bytes := b.c.AtPeak(s)
@@ -243,6 +243,9 @@ func (b *snapshotBuilder) records() []heap.Record {
 
 // resolve finds a node's stack and thread, and those of the nodes above it.
 func (b *snapshotBuilder) resolve(n uint32) error {
+	if int(n) >= len(b.nodes) {
+		return fmt.Errorf("agent's tables are damaged: stack %d of %d", n, len(b.nodes))
+	}
 	if b.stacks[n] != unresolved {
 		return nil
 	}

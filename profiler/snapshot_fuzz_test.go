@@ -58,7 +58,7 @@ func fuzzTables() []byte {
 		}
 		*fuzzAt[agent.Node](b, h.Nodes.Offset, agent.FirstNode+i) = n
 		*fuzzAt[agent.Stat](b, h.Stats.Offset, agent.FirstNode+i) = agent.Stat{
-			AllocBlocks: i, AllocBytes: i * 10, FreedBlocks: i / 2, FreedBytes: i, Peak: i % 2, PeakBlocks: i, PeakBytes: i,
+			AllocBlocks: i, AllocBytes: i * 10, FreedBlocks: i / 2, FreedBytes: i, Peak: uint32(i % 2), Node: agent.FirstNode + uint32(i), PeakBlocks: i, PeakBytes: i,
 		}
 		*fuzzAt[uint64](b, h.Leaves.Offset, 1<<agent.LeafWordsLog2+5+i*2) =
 			1<<agent.LiveBit | i%agent.Domains<<agent.DomainShift | i<<agent.EpochShift | i*100<<agent.SizeShift | (agent.FirstNode + i)

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"runtime"
@@ -29,11 +30,15 @@ import (
 // Types are labels beside the live map: a number for each place, from [typeLabels].
 
 const (
-	pauseBudget = 12 * time.Millisecond // of a pause, for copying beginnings of blocks
+	pauseBudget = 10 * time.Millisecond // of a pause, for copying beginnings of blocks
 	maxCopied   = 160 << 20             // bytes copied during a pause, with the live map: more is not done in time
 	maxGap      = 2 << 10               // between what is copied at once: a range more costs as much as these bytes
 	maxRun      = 64 << 10              // bytes copied at once
-	lateChunk   = 16 << 10              // blocks read at once after the pause
+	lateChunk   = 2 << 10               // blocks read at once after the pause
+
+	// maxSecondLook is up to how many places are searched during a pause for blocks that were not planned for: some
+	// 3 ms with two processors.
+	maxSecondLook = 8 << 20
 )
 
 // run is a piece of memory in which blocks begin, and its place in the buffer.
@@ -49,6 +54,8 @@ type headers struct {
 	mem  *proc.Mem
 	runs []run // by address, apart from each other
 	buf  []byte
+
+	fresh map[mem.Addr][]byte // beginnings of blocks that are not in runs
 }
 
 // planHeaders says what to copy for the objects of an index, and makes room. What is too much is left out.
@@ -141,6 +148,50 @@ func (h *headers) copy(deadline time.Time) error {
 	return g.Wait()
 }
 
+// copyNew reads what objects' blocks of the index are not among the runs.
+func (h *headers) copyNew(x *agent.Index) error {
+	var mu sync.Mutex
+	var all []proc.Range
+	var next atomic.Int64
+	var g errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			var fresh []proc.Range
+			at := 0
+			const step = 64 // leaves
+			for {
+				from := int(next.Add(step)) - step
+				if from >= x.Leaves() {
+					break
+				}
+				for i := from; i < min(from+step, x.Leaves()); i++ {
+					x.Each(i, func(b agent.Block, _ int) {
+						n := int(min(b.Size, cpython.HeaderBytes))
+						if Domain(b.Domain) == Obj && h.find(b.Addr, n, &at) == nil {
+							fresh = append(fresh, proc.Range{Addr: b.Addr, Len: n})
+						}
+					})
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, fresh...)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	raw, err := gather(h.mem, all)
+	h.fresh = make(map[mem.Addr][]byte, len(all))
+	for i, b := range raw {
+		if b != nil {
+			h.fresh[all[i].Addr] = b
+		}
+	}
+	return err
+}
+
 // find is the copy of n bytes at a, or nil. at is where it was found last, to be kept by whoever asks in order.
 func (h *headers) find(a mem.Addr, n int, at *int) []byte {
 	inside := func(i int) bool {
@@ -160,7 +211,7 @@ func (h *headers) find(a mem.Addr, n int, at *int) []byte {
 			i--
 		}
 		if i < 0 || !inside(i) {
-			return nil
+			return h.fresh[a]
 		}
 		*at = i
 	}
@@ -176,6 +227,7 @@ func (h *headers) find(a mem.Addr, n int, at *int) []byte {
 type typeSource struct {
 	in    *cpython.Interpreter
 	heads *headers
+	index *agent.Index // of the capture; nil where it was not made yet
 	err   error
 }
 
@@ -198,10 +250,19 @@ func (s *typeSource) plan(t *target, c *agent.Capture) {
 	}
 }
 
-// copy is done while the target stands still.
-func (s *typeSource) copy(deadline time.Time) {
-	if s != nil && s.err == nil {
-		s.err = s.heads.copy(deadline)
+// copy is done while the target stands still, after the tables were copied to c. What is new since the plan was made is
+// looked for where time allows.
+func (s *typeSource) copy(c *agent.Capture, deadline time.Time) {
+	if s == nil || s.err != nil {
+		return
+	}
+	if s.err = s.heads.copy(deadline); s.err != nil || !time.Now().Before(deadline) {
+		return
+	}
+	x := c.NewIndex()
+	if x.Places() <= maxSecondLook {
+		s.index = x
+		s.err = s.heads.copyNew(x)
 	}
 }
 
@@ -209,7 +270,7 @@ func (s *typeSource) copy(deadline time.Time) {
 func (s *typeSource) resolve(t *target, c *agent.Capture, tables mem.Addr) *typeLabels {
 	labels := (*typeLabels)(nil)
 	if s.err == nil {
-		labels, s.err = resolveTypes(t, s.in, c, tables, s.heads)
+		labels, s.err = resolveTypes(t, s, c, tables)
 	}
 	if s.err != nil {
 		return noTypes(fmt.Sprintf("types are not known: %v", s.err))
@@ -269,10 +330,13 @@ type typer struct {
 }
 
 // resolveTypes finds the types of all blocks of a capture.
-func resolveTypes(t *target, in *cpython.Interpreter, c *agent.Capture, tables mem.Addr, h *headers) (*typeLabels, error) {
-	ty := &typer{t: t, x: c.NewIndex(), at: tables, heads: h, number: map[labelKey]int32{}, keys: make([]labelKey, 1)}
+func resolveTypes(t *target, s *typeSource, c *agent.Capture, tables mem.Addr) (*typeLabels, error) {
+	ty := &typer{t: t, x: s.index, at: tables, heads: s.heads, number: map[labelKey]int32{}, keys: make([]labelKey, 1)}
+	if ty.x == nil {
+		ty.x = c.NewIndex()
+	}
 	ty.labels = make([]int32, ty.x.Places())
-	if err := ty.chooseHead(in); err != nil {
+	if err := ty.chooseHead(s.in); err != nil {
 		return nil, err
 	}
 	claims, err := ty.objects()
@@ -412,7 +476,9 @@ func (w *typeWorker) block(b agent.Block, place int) {
 	w.late = append(w.late, late{b.Addr, b.Size, place})
 }
 
-// readLate reads blocks while the target runs: those that are still there afterwards were so all the time.
+// readLate reads blocks while the target runs, twice. The word of a block that is freed and allocated by the same code
+// in the same second is the same again, so that one look could show what was there for a moment in between: an object
+// counts if it was there both times, and what it owns if that still had its word between the two.
 func (w *typeWorker) readLate() error {
 	for chunk := range slices.Chunk(w.late, lateChunk) {
 		ranges := make([]proc.Range, len(chunk))
@@ -421,43 +487,100 @@ func (w *typeWorker) readLate() error {
 			ranges[i] = proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))}
 			places[i] = b.place
 		}
-		raw, err := gather(w.t.mem, ranges)
-		if err != nil {
-			return err
-		}
-		same, err := w.unchanged(places)
-		if err != nil {
-			return err
-		}
-		sure := len(w.claims)
-		for i, b := range chunk {
-			if raw[i] != nil && same[i] {
-				w.object(raw[i], b.addr, b.size, b.place)
+		there := slices.Repeat([]bool{true}, len(chunk))
+		var found [2][]seenObject
+		for look := range found {
+			if err := w.unchanged(places, there); err != nil {
+				return err
+			}
+			raw, err := gather(w.t.mem, ranges)
+			if err != nil {
+				return err
+			}
+			found[look] = make([]seenObject, len(chunk))
+			for i, b := range chunk {
+				if raw[i] != nil && there[i] {
+					found[look][i] = w.look(raw[i], b.addr, b.size)
+				}
+			}
+			if look == 0 {
+				if err := w.dropStale(found[0]); err != nil {
+					return err
+				}
 			}
 		}
-		still, err := w.stillThere(w.claims[sure:])
-		if err != nil {
+		if err := w.unchanged(places, there); err != nil {
 			return err
 		}
-		w.claims = append(w.claims[:sure], still...)
+		for i, b := range chunk {
+			if o := found[0][i]; there[i] && o.ok && found[1][i].Object == o.Object {
+				o.claims = slices.DeleteFunc(o.claims, func(c claim) bool { return !slices.Contains(found[1][i].claims, c) })
+				w.take(o, b.place)
+			}
+		}
 	}
 	w.late = w.late[:0]
 	return nil
 }
 
-// object labels one block.
-func (w *typeWorker) object(raw []byte, a mem.Addr, size uint64, place int) {
-	o, ok := w.types.Object(raw, size)
-	if !ok {
-		return
-	}
-	w.labels[place] = w.labelOf(labelKey{o.Type, ""})
-	w.types.Owned(o, raw, func(own cpython.Owned) { w.claim(o.Type, own) })
-	if o.IsType() {
-		if typ := w.types.At(a + mem.Addr(o.Offset)); typ != nil && typ.SharedKeys() != 0 {
-			w.claim(o.Type, cpython.Owned{Addr: typ.SharedKeys(), Role: cpython.SharedKeys})
+// dropStale drops claims to blocks that are not there any more as they were captured.
+func (w *typeWorker) dropStale(objects []seenObject) error {
+	var places []int
+	for _, o := range objects {
+		for _, c := range o.claims {
+			places = append(places, int(c.place))
 		}
 	}
+	there := slices.Repeat([]bool{true}, len(places))
+	if err := w.unchanged(places, there); err != nil {
+		return err
+	}
+	for i := range objects {
+		all := objects[i].claims
+		objects[i].claims = all[:0]
+		for j, c := range all {
+			if there[j] {
+				objects[i].claims = append(objects[i].claims, c)
+			}
+		}
+		there = there[len(all):]
+	}
+	return nil
+}
+
+// seenObject is what a look at a block showed.
+type seenObject struct {
+	cpython.Object
+	ok     bool
+	claims []claim
+}
+
+// object labels a block by its beginning.
+func (w *typeWorker) object(raw []byte, a mem.Addr, size uint64, place int) {
+	w.take(w.look(raw, a, size), place)
+}
+
+func (w *typeWorker) take(o seenObject, place int) {
+	if o.ok {
+		w.labels[place] = w.labelOf(labelKey{o.Type, ""})
+		w.claims = append(w.claims, o.claims...)
+	}
+}
+
+// look tells what is in a block.
+func (w *typeWorker) look(raw []byte, a mem.Addr, size uint64) seenObject {
+	o, ok := w.types.Object(raw, size)
+	seen := seenObject{Object: o, ok: ok}
+	if !ok {
+		return seen
+	}
+	w.types.Owned(o, raw, func(own cpython.Owned) { seen.claims = w.claim(seen.claims, o.Type, own) })
+	if o.IsType() {
+		if typ := w.types.At(a + mem.Addr(o.Offset)); typ != nil && typ.SharedKeys() != 0 {
+			seen.claims = w.claim(seen.claims, o.Type, cpython.Owned{Addr: typ.SharedKeys(), Role: cpython.SharedKeys})
+		}
+	}
+	return seen
 }
 
 func (w *typeWorker) labelOf(key labelKey) int32 {
@@ -469,13 +592,16 @@ func (w *typeWorker) labelOf(key labelKey) int32 {
 	return n
 }
 
-func (w *typeWorker) claim(typ *cpython.Type, own cpython.Owned) {
+// claim adds to claims, if there is such a block. What a rule of thumb finds in the object domain may be an object that
+// was not recognised.
+func (w *typeWorker) claim(claims []claim, typ *cpython.Type, own cpython.Owned) []claim {
 	place, domain, ok := w.owned(own)
-	if ok && !(own.Weak && domain == Obj) { // what a rule of thumb finds there may be an object that was not recognised
-		w.claims = append(w.claims, claim{
-			place: int32(place), label: w.labelOf(labelKey{typ, own.Role}), weak: own.Weak, follow: own.Follow,
-		})
+	if !ok || own.Weak && domain == Obj {
+		return claims
 	}
+	return append(claims, claim{
+		place: int32(place), label: w.labelOf(labelKey{typ, own.Role}), weak: own.Weak, follow: own.Follow,
+	})
 }
 
 // maxPrefix is how many words may be in front of an array of values: bytes for the order of insertion of at most 30
@@ -559,20 +685,8 @@ func (ty *typer) follow(work []claim) error {
 			from = append(from, c)
 			size += int(b.Size)
 		}
-		raw, err := gather(ty.t.mem, ranges)
+		found, err := ty.pointedTo(from, ranges)
 		if err != nil {
-			return err
-		}
-		var found []claim
-		for i, c := range from {
-			for b := raw[i]; len(b) >= 8; b = b[8:] {
-				to, place, ok := ty.x.Block(mem.Addr(binary.LittleEndian.Uint64(b)))
-				if ok && Domain(to.Domain) != Obj && ty.labels[place] == 0 {
-					found = append(found, claim{place: int32(place), label: c.label, follow: true})
-				}
-			}
-		}
-		if found, err = ty.stillThere(found); err != nil {
 			return err
 		}
 		for _, c := range found {
@@ -585,19 +699,43 @@ func (ty *typer) follow(work []claim) error {
 	return nil
 }
 
-// stillThere keeps, in place, those claims, read while the target ran, whose blocks are still the same.
-func (ty *typer) stillThere(claims []claim) ([]claim, error) {
-	places := make([]int, len(claims))
-	for i, c := range claims {
+// pointedTo are the blocks of nobody's to which the blocks of claims point, that are in these ranges. It looks twice, as
+// readLate does.
+func (ty *typer) pointedTo(from []claim, ranges []proc.Range) ([]claim, error) {
+	places := make([]int, len(from))
+	for i, c := range from {
 		places[i] = int(c.place)
 	}
-	same, err := ty.unchanged(places)
+	raw, err := gather(ty.t.mem, ranges)
 	if err != nil {
 		return nil, err
 	}
-	kept := claims[:0]
-	for i, c := range claims {
-		if same[i] {
+	var found []claim
+	var targets, owner []int
+	for i, c := range from {
+		for b := raw[i]; len(b) >= 8; b = b[8:] {
+			to, place, ok := ty.x.Block(mem.Addr(binary.LittleEndian.Uint64(b)))
+			if ok && Domain(to.Domain) != Obj && ty.labels[place] == 0 {
+				found = append(found, claim{place: int32(place), label: c.label, follow: true})
+				targets, owner = append(targets, place), append(owner, i)
+			}
+		}
+	}
+	there := slices.Repeat([]bool{true}, len(targets))
+	if err := ty.unchanged(targets, there); err != nil {
+		return nil, err
+	}
+	again, err := gather(ty.t.mem, ranges)
+	if err != nil {
+		return nil, err
+	}
+	same := slices.Repeat([]bool{true}, len(places))
+	if err := ty.unchanged(places, same); err != nil {
+		return nil, err
+	}
+	kept := found[:0]
+	for i, c := range found {
+		if there[i] && same[owner[i]] && bytes.Equal(raw[owner[i]], again[owner[i]]) {
 			kept = append(kept, c)
 		}
 	}
@@ -618,30 +756,32 @@ func (ty *typer) names() ([]string, error) {
 			places, numbers = append(places, place), append(numbers, i+1)
 		}
 	}
-	same, err := ty.unchanged(places)
+	same := slices.Repeat([]bool{true}, len(places))
+	if err := ty.unchanged(places, same); err != nil {
+		return nil, err
+	}
 	for i, n := range numbers {
-		if err == nil && !same[i] {
+		if !same[i] {
 			names[n] = ""
 		}
 	}
-	return names, err
+	return names, nil
 }
 
-// unchanged reports for each place whether its word is still the one that was captured.
-func (ty *typer) unchanged(places []int) ([]bool, error) {
+// unchanged clears there of each of the places whose word is not any more the one that was captured.
+func (ty *typer) unchanged(places []int, there []bool) error {
 	ranges := make([]proc.Range, len(places))
 	for i, p := range places {
 		ranges[i] = proc.Range{Addr: ty.at + mem.Addr(ty.x.WordOffset(p)), Len: 8}
 	}
 	raw, err := gather(ty.t.mem, ranges)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	same := make([]bool, len(places))
 	for i, p := range places {
-		same[i] = raw[i] != nil && binary.LittleEndian.Uint64(raw[i]) == ty.x.Word(p)
+		there[i] = there[i] && raw[i] != nil && binary.LittleEndian.Uint64(raw[i]) == ty.x.Word(p)
 	}
-	return same, nil
+	return nil
 }
 
 // gather reads ranges, those near to each other together where they are in order. What could not be read is nil.

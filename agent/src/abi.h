@@ -40,7 +40,7 @@ enum { HT_MAGIC = 0x7061747061656821ull }; /* "!heaptap" */
  * first granule. A size that does not fit stands in the next granule's word, which such a block always owns.
  */
 enum {
-	HT_STACK_BITS = 25, /* bits  0..24 node number */
+	HT_STACK_BITS = 25, /* bits  0..24 stat number */
 	HT_SIZE_SHIFT = 25, /* bits 25..36 requested size, or HT_SIZE_BIG */
 	HT_SIZE_BITS = 12,
 	HT_EPOCH_SHIFT = 37, /* bits 37..58, see ht_config.clock */
@@ -74,8 +74,9 @@ struct ht_node {
 	u32 code;   /* code number, or HT_CODE_… */
 	s32 instr;  /* where in the code, as ht_config.instr_kind says; HT_INSTR_NONE before the first */
 	u32 next;   /* hash chain */
+	u32 stat;   /* stat number; 0: nothing was allocated at this very stack */
 };
-HT_ASSERT_SIZE(struct ht_node, 16);
+HT_ASSERT_SIZE(struct ht_node, 20);
 
 /*
  * Codes that are no code object: a thread's root, whose instr is its number; frames that were not kept; a code object
@@ -92,7 +93,7 @@ enum {
 };
 
 /*
- * What was allocated at the very stack of the node with the same number, since tracking began. Scaled by
+ * What was allocated at the very stack of a node, since tracking began. Most nodes have none. Scaled by
  * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: what several threads free at one
  * instant is counted, but a reader may see it half done.
  */
@@ -103,7 +104,8 @@ struct ht_stat {
 	u64 freed_bytes;
 	u64 peak_blocks; /* live at the peak of this number; at a later one, what is live now */
 	u64 peak_bytes;
-	u64 peak;
+	u32 peak; /* the number's low half: a stat can only be taken for one of this peak after 2^32 others */
+	u32 node;
 	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread */
 };
 HT_ASSERT_SIZE(struct ht_stat, 64);
@@ -340,7 +342,7 @@ struct ht_tables {
 	struct ht_window bases;   /* u64[entries]: the address that each leaf begins at */
 	struct ht_window leaves;  /* u64[1 << HT_LEAF_WORDS_LOG2] each */
 	struct ht_window filter;  /* u8[1 << HT_FILTER_LOG2] */
-	struct ht_window stats;    /* ht_stat[entries], as many as nodes; none is taken */
+	struct ht_window stats;    /* ht_stat[entries] */
 	struct ht_window timeline; /* ht_point[entries]: bytes live, now and then; written under the GIL */
 	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
 	u64 frame_capacity;

@@ -34,6 +34,16 @@ INLINE u64 peek64(u64 a) { return *(const volatile u64 *)a; }
 INLINE u32 peek32(u64 a) { return *(const volatile u32 *)a; }
 INLINE u8 peek8(u64 a) { return *(const volatile u8 *)a; }
 
+/* Tests hand out addresses where there is no memory. */
+INLINE void poke64(u64 a, u64 v)
+{
+#ifndef HT_HOSTED
+	*(u64 *)a = v;
+#else
+	(void)a, (void)v;
+#endif
+}
+
 #ifndef HT_HOSTED
 /* The compiler may call these for assignments and clears of its own. */
 __attribute__((used)) static void *memcpy(void *to, const void *from, unsigned long n)

@@ -34,14 +34,15 @@ INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 we
 	u32 node = stack_now(t, domain);
 	if (unlikely(!guarded(domain)))
 		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
+	u32 stat = stat_of(node);
 	u64 epoch = epoch_now();
-	if (unlikely(!live_set(p, size, node, domain, epoch))) {
+	if (unlikely(!stat || !live_set(p, size, stat, domain, epoch))) {
 		t->lost++;
 		return 0;
 	}
 	t->count[domain].alloc_blocks += weight;
 	t->count[domain].alloc_bytes += size * weight;
-	stat_alloc(node, domain, weight, size * weight, epoch);
+	stat_alloc(stat, domain, weight, size * weight, epoch);
 	return 1;
 }
 
@@ -69,7 +70,7 @@ struct taken {
 	u64 size;
 };
 
-INLINE u32 node_of(u64 word) { return (u32)(word & ((1u << HT_STACK_BITS) - 1)); }
+INLINE u32 stat_in(u64 word) { return (u32)(word & ((1u << HT_STACK_BITS) - 1)); }
 INLINE u32 domain_of(u64 word) { return (u32)(word >> HT_DOMAIN_SHIFT & (HT_DOMAIN_SLOTS - 1)); }
 
 COLD void code_freed(u64 *word, u64 p)
@@ -85,7 +86,7 @@ INLINE void count_freed(struct ht_thread *t, u64 old, u64 size, u64 weight)
 	u32 domain = domain_of(old);
 	t->count[domain].freed_blocks += weight;
 	t->count[domain].freed_bytes += size * weight;
-	stat_free(node_of(old), domain, weight, size * weight);
+	stat_free(stat_in(old), domain, weight, size * weight);
 }
 
 NOINLINE void sampled_freed(struct ht_thread *t, u64 old, u64 size, u64 p)
@@ -122,8 +123,10 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 NOINLINE void count_temporary(struct ht_thread *t, u64 p, u64 old)
 {
 	for (u64 i = 1; i <= CFG->temporary; i++)
-		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p)
-			__atomic_fetch_add(&stat_at(node_of(old))->temporary, 1, __ATOMIC_RELAXED);
+		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p) {
+			__atomic_fetch_add(&stat_at(stat_in(old))->temporary, 1, __ATOMIC_RELAXED);
+			return; /* an older one was at the same address, and is counted */
+		}
 }
 
 /* The block is still there after all. */
@@ -154,7 +157,7 @@ COLD void pass_free(struct ht_thread *t, u64 p)
 	u64 old = LOAD(word);
 	if (old >> HT_LIVE_BIT) {
 		u64 size = word_size(old, p), weight = weight_of(size);
-		stat_free(node_of(old), domain_of(old), weight, size * weight);
+		stat_free(stat_in(old), domain_of(old), weight, size * weight);
 		__atomic_fetch_add(&T->orphan_frees, 1, __ATOMIC_RELAXED);
 		if (CFG->sample_bytes)
 			filter_remove(p);
@@ -197,6 +200,23 @@ COLD void unsample(u32 domain, u64 size)
 		ht_flag.until_sample = (s64)((u64)ht_flag.until_sample + sampled_bytes(size));
 }
 
+/*
+ * A new block holds what was there before, perhaps an object that was moved away with its reference count and type. Until
+ * it is an object itself it must not look like one: no count at any of the places where an object may begin in its
+ * block. The block's first line is about to be written anyway.
+ */
+INLINE void blank(u64 p, u64 size)
+{
+	if (likely(size >= 40))
+		poke64(p + 32, 0);
+	if (likely(size >= 32))
+		poke64(p + 24, 0);
+	if (likely(size >= 24))
+		poke64(p + 16, 0);
+	if (likely(size >= 16))
+		poke64(p, 0);
+}
+
 INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 {
 	malloc_function original = ORIGINAL(domain, malloc);
@@ -209,10 +229,13 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	}
 	t->depth = 1;
 	void *p = original(ctx, size);
-	if (likely(p))
+	if (likely(p)) {
+		if (domain == HT_OBJ)
+			blank((u64)p, size);
 		record(t, domain, (u64)p, size);
-	else
+	} else {
 		unsample(domain, size);
+	}
 	t->depth = 0;
 	return p;
 }

@@ -96,7 +96,7 @@ INLINE u64 word_size(u64 word, u64 address)
 }
 
 /* Says that a block of `size` bytes now stands at address. Returns 0 when there is no room to say so. */
-INLINE int live_set(u64 address, u64 size, u32 node, u32 domain, u64 epoch)
+INLINE int live_set(u64 address, u64 size, u32 stat, u32 domain, u64 epoch)
 {
 	u64 *word = live_word(address);
 	if (unlikely(!word))
@@ -110,7 +110,7 @@ INLINE int live_set(u64 address, u64 size, u32 node, u32 domain, u64 epoch)
 		short_size = HT_SIZE_BIG;
 	}
 	STORE_RELEASE(word, 1ull << HT_LIVE_BIT | (u64)domain << HT_DOMAIN_SHIFT | epoch << HT_EPOCH_SHIFT |
-	                      short_size << HT_SIZE_SHIFT | node);
+	                      short_size << HT_SIZE_SHIFT | stat);
 	return 1;
 }
 

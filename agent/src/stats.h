@@ -8,7 +8,24 @@
  * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically.
  */
 
-INLINE struct ht_stat *stat_at(u32 node) { return (struct ht_stat *)at(T->stats.offset) + node; }
+INLINE struct ht_stat *stat_at(u32 stat) { return (struct ht_stat *)at(T->stats.offset) + stat; }
+
+COLD u32 stat_new(u32 node)
+{
+	u32 stat = (u32)take(&T->stats, 1);
+	if (stat) {
+		stat_at(stat)->node = node;
+		node_at(node)->stat = stat;
+	}
+	return stat;
+}
+
+/* The stat of a node of the calling thread's, or 0 when the table is full. */
+INLINE u32 stat_of(u32 node)
+{
+	u32 stat = node_at(node)->stat;
+	return likely(stat) ? stat : stat_new(node);
+}
 
 INLINE int guarded(u32 domain) { return domain != HT_RAW; }
 
@@ -21,7 +38,7 @@ INLINE void stat_keep(struct ht_stat *s)
 /* The stat is about to be changed. */
 INLINE void stat_touch(struct ht_stat *s)
 {
-	u64 peak = LOAD(&T->peak);
+	u32 peak = (u32)LOAD(&T->peak);
 	if (likely(s->peak == peak))
 		return;
 	stat_keep(s);
@@ -30,7 +47,7 @@ INLINE void stat_touch(struct ht_stat *s)
 
 static void stat_touch_shared(struct ht_stat *s)
 {
-	u64 peak = LOAD(&T->peak), is = LOAD(&s->peak);
+	u32 peak = (u32)LOAD(&T->peak), is = LOAD(&s->peak);
 	if (is != peak && __atomic_compare_exchange_n(&s->peak, &is, peak, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		stat_keep(s);
 }
@@ -94,10 +111,10 @@ NOINLINE void stat_free_shared(struct ht_stat *s, u64 blocks, u64 bytes)
 	__atomic_fetch_sub(&T->live_other, bytes, __ATOMIC_RELAXED);
 }
 
-/* Blocks of `bytes` in all have been allocated at the node's stack. */
-INLINE void stat_alloc(u32 node, u32 domain, u64 blocks, u64 bytes, u64 epoch)
+/* Blocks of `bytes` in all have been allocated there. */
+INLINE void stat_alloc(u32 stat, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
-	struct ht_stat *s = stat_at(node);
+	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
 		stat_alloc_shared(s, blocks, bytes, epoch);
 		return;
@@ -113,9 +130,9 @@ INLINE void stat_alloc(u32 node, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 }
 
 /* Blocks that were allocated there are being freed; a negative number of them: are there after all. */
-INLINE void stat_free(u32 node, u32 domain, u64 blocks, u64 bytes)
+INLINE void stat_free(u32 stat, u32 domain, u64 blocks, u64 bytes)
 {
-	struct ht_stat *s = stat_at(node);
+	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
 		stat_free_shared(s, blocks, bytes);
 		return;

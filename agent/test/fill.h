@@ -13,7 +13,7 @@ static u64 fill_clock;
 static void print_block(const struct block *b, void *arg)
 {
 	(void)arg;
-	printf("block %#llx %llu %u %llu %u\n", b->address, b->size, b->domain, b->epoch, b->node);
+	printf("block %#llx %llu %u %llu %u\n", b->address, b->size, b->domain, b->epoch, stat_at(b->stat)->node);
 }
 
 static void fill(const char *path)

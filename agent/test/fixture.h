@@ -178,7 +178,7 @@ static void tables(struct plan p)
 	place(&T->frames, &at, threads, 2 * T->frame_capacity * sizeof(struct ht_frame), 0);
 	u64 nodes = p.nodes ? p.nodes : 1 << 20;
 	place(&T->nodes, &at, nodes, sizeof(struct ht_node), NODE_BATCH);
-	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 0);
+	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 1);
 	place(&T->timeline, &at, 256, sizeof(struct ht_point), 0);
 	place(&T->codes, &at, p.codes ? p.codes : 1 << 16, sizeof(struct ht_code), HT_CODE_FIRST);
 	place(&T->arena, &at, p.arena ? p.arena : 1 << 26, 1, 64);
@@ -191,12 +191,13 @@ static void tables(struct plan p)
 	ht_flag.active = 1;
 }
 
-static u32 word_node(u64 w) { return (u32)(w & ((1u << HT_STACK_BITS) - 1)); }
+static u32 word_stat(u64 w) { return (u32)(w & ((1u << HT_STACK_BITS) - 1)); }
+static u32 word_node(u64 w) { return stat_at(word_stat(w))->node; }
 
 /* A live block as a reader sees it, found by looking at every word of every leaf. */
 struct block {
 	u64 address, size, epoch;
-	u32 node, domain;
+	u32 stat, domain;
 };
 
 static u64 each_live(void (*visit)(const struct block *, void *), void *arg)
@@ -210,7 +211,7 @@ static u64 each_live(void (*visit)(const struct block *, void *), void *arg)
 				continue;
 			struct block b = {.address = bases[leaf] + (i << CFG->granule_log2),
 			                  .epoch = w >> HT_EPOCH_SHIFT & HT_EPOCH_LAST,
-			                  .node = word_node(w),
+			                  .stat = word_stat(w),
 			                  .domain = (u32)(w >> HT_DOMAIN_SHIFT & 7)};
 			b.size = word_size(w, b.address);
 			n++;

@@ -6,7 +6,7 @@ enum { PLACES = 600 };
 struct place {
 	u64 address;
 	u64 size;
-	u32 live, node, domain;
+	u32 live, stat, domain;
 	u64 epoch;
 };
 
@@ -59,7 +59,7 @@ static void expect_places(const struct place *p)
 			continue;
 		CHECK(word_size(is, p[i].address) == p[i].size, "%#llx: %llu of %llu bytes", p[i].address,
 		      word_size(is, p[i].address), p[i].size);
-		CHECK(word_node(is) == p[i].node && (is >> HT_DOMAIN_SHIFT & 7) == p[i].domain &&
+		CHECK(word_stat(is) == p[i].stat && (is >> HT_DOMAIN_SHIFT & 7) == p[i].domain &&
 		              (is >> HT_EPOCH_SHIFT & HT_EPOCH_LAST) == p[i].epoch,
 		      "%#llx: word %#llx", p[i].address, is);
 	}
@@ -81,7 +81,7 @@ static void test_live_map(void)
 			}
 			*b = (struct place){b->address, some_size(), 1, (u32)below(1 << HT_STACK_BITS), (u32)below(HT_DOMAINS),
 			                    below(HT_EPOCH_LAST + 1ull)};
-			CHECK(live_set(b->address, b->size, b->node, b->domain, b->epoch), "%#llx", b->address);
+			CHECK(live_set(b->address, b->size, b->stat, b->domain, b->epoch), "%#llx", b->address);
 			if (step % 1000 == 0)
 				expect_places(p);
 		}
@@ -222,7 +222,7 @@ static void test_hooks(void)
 		u32 root = thread_self()->root, raw = node_child(thread_self(), root, HT_CODE_DOMAIN, HT_RAW);
 		for (u32 i = 0; i < PLACES; i++) /* fields that the model does not follow here */
 			if (p[i].live)
-				p[i].node = p[i].domain == HT_RAW ? raw : root, p[i].epoch = 0;
+				p[i].stat = node_at(p[i].domain == HT_RAW ? raw : root)->stat, p[i].epoch = 0;
 		expect_places(p);
 		for (u32 d = 0; d < HT_DOMAINS; d++) {
 			struct ht_count is = sum_counts(d), want = m.count[d];

@@ -1,24 +1,24 @@
 /* stats.h: counts by stack, the peak and the timeline, against a model that remembers everything. */
 
-enum { MODEL_NODES = 1 << 16 };
+enum { MODEL_STATS = 1 << 16 };
 
 struct model {
 	struct {
 		u64 blocks, bytes;
-	} live[MODEL_NODES], peak[MODEL_NODES];
+	} live[MODEL_STATS], peak[MODEL_STATS];
 	u64 bytes, most, epoch;
 };
 
-static void model_change(struct model *m, u32 node, u64 blocks, u64 bytes)
+static void model_change(struct model *m, u32 stat, u64 blocks, u64 bytes)
 {
-	CHECK(node < MODEL_NODES, "node %u", node);
-	m->live[node].blocks += blocks;
-	m->live[node].bytes += bytes;
+	CHECK(stat < MODEL_STATS, "stat %u", stat);
+	m->live[stat].blocks += blocks;
+	m->live[stat].bytes += bytes;
 	m->bytes += bytes;
 	if (m->bytes > m->most) {
 		m->most = m->bytes;
 		m->epoch = epoch_now();
-		memcpy(m->peak, m->live, T->nodes.next * sizeof *m->peak);
+		memcpy(m->peak, m->live, T->stats.next * sizeof *m->peak);
 	}
 }
 
@@ -27,15 +27,15 @@ static void expect_model(const struct model *m)
 	CHECK(T->live + T->live_other == m->bytes, "%llu live, not %llu", T->live + T->live_other, m->bytes);
 	CHECK(T->peak_bytes == m->most && (!m->most || T->peak_epoch == m->epoch), "peak of %llu at %u, not %llu at %llu",
 	      T->peak_bytes, T->peak_epoch, m->most, m->epoch);
-	for (u32 n = NODE_BATCH; n < T->nodes.next && n < MODEL_NODES; n++) {
+	for (u32 n = 1; n < T->stats.next && n < MODEL_STATS; n++) {
 		struct ht_stat *s = stat_at(n);
 		u64 blocks = s->alloc_blocks - s->freed_blocks, bytes = s->alloc_bytes - s->freed_bytes;
-		CHECK(blocks == m->live[n].blocks && bytes == m->live[n].bytes, "node %u: %llu blocks, not %llu", n, blocks,
+		CHECK(blocks == m->live[n].blocks && bytes == m->live[n].bytes, "stat %u: %llu blocks, not %llu", n, blocks,
 		      m->live[n].blocks);
-		if (!T->rising && s->peak == T->peak)
+		if (!T->rising && s->peak == (u32)T->peak)
 			blocks = s->peak_blocks, bytes = s->peak_bytes;
 		CHECK(blocks == m->peak[n].blocks && bytes == m->peak[n].bytes,
-		      "node %u at the peak: %llu blocks of %llu bytes, not %llu of %llu", n, blocks, bytes,
+		      "stat %u at the peak: %llu blocks of %llu bytes, not %llu of %llu", n, blocks, bytes,
 		      m->peak[n].blocks, m->peak[n].bytes);
 	}
 }
@@ -63,26 +63,26 @@ static void test_peak(void)
 		struct place *b = &p[below(PLACES)];
 		const struct hooks *h = &hooks[b->domain];
 		u64 *word = live_find(b->address);
-		u32 node = word ? word_node(LOAD(word)) : 0;
+		u32 stat = word ? word_stat(LOAD(word)) : 0;
 		u64 size = below(8) ? below(2000) : below(1 << 20);
 		if (!b->live && below(100) < tide) {
 			b->domain = (u32)below(HT_DOMAINS);
 			s.next = b->address;
 			hooks[b->domain].malloc(&s, size);
 			b->live = 1, b->size = size;
-			model_change(&m, word_node(LOAD(live_find(b->address))), 1, size);
+			model_change(&m, word_stat(LOAD(live_find(b->address))), 1, size);
 		} else if (b->live && !below(4)) {
 			s.next = below(3) ? b->address : 0;
 			h->realloc(&s, (void *)b->address, size + 1);
-			model_change(&m, node, -1ull, -b->size);
+			model_change(&m, stat, -1ull, -b->size);
 			if (s.next) {
 				b->size = size + 1;
-				node = word_node(LOAD(live_find(b->address)));
+				stat = word_stat(LOAD(live_find(b->address)));
 			}
-			model_change(&m, node, 1, b->size);
+			model_change(&m, stat, 1, b->size);
 		} else if (b->live && below(100) >= tide) {
 			h->free(&s, (void *)b->address);
-			model_change(&m, node, -1ull, -b->size);
+			model_change(&m, stat, -1ull, -b->size);
 			b->live = 0;
 		}
 		if (!below(50))
@@ -138,7 +138,12 @@ static void test_temporary(void)
 			hooks[HT_OBJ].free(&s, (void *)mine); /* not there any more */
 			want += later < within;
 		}
-		CHECK(stat_at(thread_self()->root)->temporary == want, "%llu within %u, not %llu",
-		      stat_at(thread_self()->root)->temporary, within, want);
+		for (u64 i = 0; i < 1000; i++, want += within > 0) { /* one address, again and again */
+			s.next = a;
+			hooks[HT_OBJ].malloc(&s, 10);
+			hooks[HT_OBJ].free(&s, (void *)a);
+		}
+		CHECK(stat_at(node_at(thread_self()->root)->stat)->temporary == want, "%llu within %u, not %llu",
+		      stat_at(node_at(thread_self()->root)->stat)->temporary, within, want);
 	}
 }

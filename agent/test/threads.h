@@ -256,7 +256,7 @@ static void test_concurrent(void)
 		}
 		CHECK(alloc - freed == left && alloc >= made, "%llu - %llu blocks, not %llu", alloc, freed, left);
 		u64 nodes = 0;
-		for (u64 n = NODE_BATCH; n < T->nodes.next; n++)
+		for (u64 n = 1; n < T->stats.next; n++)
 			nodes += stat_at((u32)n)->alloc_blocks;
 		CHECK(nodes == alloc, "%llu blocks at the nodes, not %llu", nodes, alloc);
 		for (u64 i = 0; i < EXCHANGE; i++) {

@@ -271,7 +271,7 @@ static void run_program(u32 kind, u32 generators, u64 capacity, u32 steps)
 		ht_obj_free(&s, (void *)s.next);
 	}
 	u64 blocks = 0;
-	for (u64 n = NODE_BATCH; n < T->nodes.next; n++)
+	for (u64 n = 1; n < T->stats.next; n++)
 		blocks += stat_at((u32)n)->alloc_blocks;
 	CHECK(blocks == steps, "%llu blocks at the nodes, not %u", blocks, steps);
 	expect_trie(thread_self());

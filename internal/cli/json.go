@@ -45,6 +45,23 @@ empty, but for watch: the reason is on stderr and in the exit code.
   doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}
           pid is null without one; verdict is ok, warn or stop
 
+  call    {pid, tid, thread, pause_ns, results: [{expression, number, text,
+          type, value, errno, errno_name, buffers: [{addr, bytes, text}]}],
+          kept: [{addr, size_bytes}], notes}
+          number is 0 for void; value is a number, true, false, an address
+          "0x...", or null where only text has it; tid is 0 where no thread was
+          borrowed. With --explain: {pid, calls, complete, position, stub,
+          pause_ns}
+  stack   {pid, pause_ns, threads: [{tid, thread, state, gil, frames, end,
+          python: [{function, file, line}]}], notes}
+          gil is null where it is not known or there is no Python
+  symbols [{name, demangled, version, module, addr, size, kind, bound, source,
+          from, file}]
+  regs    {pid, tid, thread, registers: [{name, value}]}; NAME=VALUE:
+          {pid, tid, thread, name, before, value}
+  peek    {pid, addr, symbol, bytes}
+  poke    {pid, addr, symbol, old, new, code, single, threads, pause_ns}
+
   python  {version, flavour, debug, free_threaded, path}, null where unknown
           flavour is static, shared or embedded`
 

@@ -15,10 +15,7 @@ func typeText(t *cexpr.Type) string {
 	if t == nil {
 		return ""
 	}
-	if s, ok := any(t).(interface{ String() string }); ok {
-		return s.String()
-	}
-	return t.Name
+	return t.String()
 }
 
 // valueJSON is a value as a program wants it: integers and floating point numbers as numbers, addresses as "0x…", what
