@@ -210,17 +210,19 @@ func (r *LeakReport) conclude(g Growing, parts *leakParts) {
 
 // mostlyReused tells whether most blocks of what grew are of types with free lists.
 func mostlyReused(types []LeakPart) bool {
-	var reused, all int64
+	var reused, unknown, all int64
 	for _, t := range types {
 		switch all += t.Blocks; t.Name {
 		// CPython's Objects/{tuple,list,dict,float,method,slice}object.c, Python/context.c, Modules/_asynciomodule.c. What
 		// lies on such a list has no type that can be told.
-		case "", "tuple", "list", "dict", "dict (keys)", "float", "method", "builtin_function_or_method", "slice",
+		case "":
+			unknown += t.Blocks
+		case "tuple", "list", "dict", "dict (keys)", "float", "method", "builtin_function_or_method", "slice",
 			"_contextvars.Context", "_asyncio.FutureIter":
 			reused += t.Blocks
 		}
 	}
-	return all > 0 && 2*reused > all
+	return reused > 0 && 2*(reused+unknown) > all
 }
 
 // judgement is what is said of a series; why is "" where it is accused.

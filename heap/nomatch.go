@@ -61,7 +61,7 @@ func (x *seen) addRecord(s *Snapshot, r *Record, at *subject) {
 // noMatch says what there was.
 func (m *Matcher) noMatch(open Values) error {
 	e := &NoMatchError{Filter: m.f.String()}
-	if text := openText(open); text != "" {
+	if text := openText(open); text != "" && open[InuseBlocks] > 0 {
 		e.There = append(e.There, text)
 	}
 	m.f.all.tests(true, func(t *test, positive bool) {

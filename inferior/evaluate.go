@@ -283,7 +283,10 @@ func (j *job) borrow(ctx context.Context, out *Evaluation) error {
 		m := *j.machine
 		m.session = s
 		m.registers = sessionRegisters(s)
-		if j.call.Busy != nil {
+		switch {
+		case j.options.When != call.Safe:
+			m.judged = everything | Interpreter // whoever names the instant has judged it
+		case j.call.Busy != nil:
 			m.judged = j.needed
 		}
 		if err := m.watchErrno(); err != nil {

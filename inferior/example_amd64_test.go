@@ -10,13 +10,17 @@ import (
 
 // Call functions of a running program, and see what it is doing.
 func Example() {
-	c := exec.Command("sleep", "60")
+	c := exec.Command("cat")
+	in, _ := c.StdinPipe()
+	out, _ := c.StdoutPipe()
 	if err := c.Start(); err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer c.Wait()
-	defer c.Process.Kill()
+	defer in.Close()
+	fmt.Fprintln(in, "started") // and what it answers tells that its libraries are there
+	fmt.Fscanln(out, new(string))
 
 	p, err := inferior.Open(c.Process.Pid)
 	if err != nil {

@@ -46,6 +46,12 @@ func TestSafePoints(t *testing.T) {
 				if !errors.As(err, &busy) || !strings.Contains(busy.Error(), c.in) {
 					t.Errorf("%s in %s: %v, want a refusal that says %q", e, c.state, err, c.in)
 				}
+				if c.state == "loader" { // what is called there needs the loader not
+					now := Options{Thread: c.state, When: call.Now}
+					if got, _, err := evaluate(t, tg.Process, now, "(int)add(1, 2)"); err != nil || got[0] != "3" {
+						t.Errorf("now: %q, %v", got, err)
+					}
+				}
 				explained, err := tg.Explain(deadline(t), []string{e}, o)
 				if explained == nil || !errors.As(err, &busy) {
 					t.Errorf("explain %s in %s: %v", e, c.state, err)

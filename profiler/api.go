@@ -125,16 +125,18 @@ type Status struct {
 // DumpOptions say how to take a snapshot.
 type DumpOptions struct {
 	Filter  *heap.Filter // leave out blocks that do not pass, one by one; nil leaves out none
+	lengths bool         // look into some containers of each stack
 	NoPause bool         // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
 }
 
 // Dump is a snapshot and what it cost.
 type Dump struct {
-	Snapshot *heap.Snapshot
-	Pause    time.Duration // how long the target stood still; 0 with NoPause
-	Took     time.Duration
-	Blocks   uint64 // live blocks read
-	Notes    []string
+	Snapshot   *heap.Snapshot
+	Pause      time.Duration // how long the target stood still; 0 with NoPause
+	Took       time.Duration
+	containers []Container // where they were asked for
+	Blocks     uint64      // live blocks read
+	Notes      []string
 }
 
 // Detachment tells what a detach or repair did.

@@ -44,9 +44,17 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	info.resident = resident
-	d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, o.Filter, info)
+	var lengths *lengthSampler
+	if o.lengths {
+		lengths = &lengthSampler{candidates: map[int32][]candidate{}}
+	}
+	d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, o.Filter, lengths, info)
 	if err != nil {
 		return nil, err
+	}
+	if lengths != nil {
+		lengths.read(t, labels.types)
+		d.containers = lengths.found
 	}
 	d.Took = time.Since(began)
 	return d, nil

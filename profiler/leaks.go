@@ -35,9 +35,12 @@ type LeakOptions struct {
 // LeakHunt is what [FindLeaks] found.
 type LeakHunt struct {
 	*heap.LeakReport
-	Pause time.Duration // the longest that the target stood still
-	Took  time.Duration
-	Notes []string // what a user should know
+	// Containers are some of the containers that each suspect still keeps, by its stack; the oldest first. Whoever leaks
+	// by holding on to too much often shows in their lengths.
+	Containers map[int32][]Container
+	Pause      time.Duration // the longest that the target stood still
+	Took       time.Duration
+	Notes      []string // what a user should know
 }
 
 // FindLeaks takes snapshots of a tracked process over a window and judges what grew by them, as [heap.Leaks] does. Where
@@ -58,12 +61,14 @@ func FindLeaks(ctx context.Context, pid int, o LeakOptions) (*LeakHunt, error) {
 	}
 	h := &LeakHunt{}
 	var series []*heap.Snapshot
+	var containers []Container
 	for n := range o.Snapshots {
 		if n > 0 {
 			if err := wait(ctx, n); err != nil {
 				return nil, err
 			}
 		}
+		o.Dump.lengths = n == o.Snapshots-1
 		d, err := TakeDump(ctx, pid, o.Dump)
 		if ended(err) && len(series) >= heap.LeakSnapshots {
 			h.Notes = append(h.Notes, fmt.Sprintf("the process ended within the window: %d of %d snapshots", n, o.Snapshots))
@@ -73,6 +78,7 @@ func FindLeaks(ctx context.Context, pid int, o LeakOptions) (*LeakHunt, error) {
 			return nil, fmt.Errorf("snapshot %d of %d: %w", n+1, o.Snapshots, err)
 		}
 		series = append(series, d.Snapshot)
+		containers = d.containers
 		h.Pause = max(h.Pause, d.Pause)
 		if n == 0 {
 			h.Notes = append(h.Notes, d.Notes...)
@@ -82,9 +88,12 @@ func FindLeaks(ctx context.Context, pid int, o LeakOptions) (*LeakHunt, error) {
 		}
 	}
 	var err error
-	h.LeakReport, err = heap.Leaks(series)
+	if h.LeakReport, err = heap.Leaks(series); err != nil {
+		return nil, err
+	}
+	h.Containers = containersOf(h.LeakReport, containers)
 	h.Took = time.Since(began)
-	return h, err
+	return h, nil
 }
 
 // ended tells whether the process is not there any more.

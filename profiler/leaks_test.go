@@ -100,6 +100,7 @@ func TestLeaksInServers(t *testing.T) {
 					t.Fatal(err)
 				}
 				checkSuspects(t, h.LeakReport, leaks, requests*8)
+				checkContainers(t, h)
 				tg.Challenge()
 				mustDetach(t, tg.Pid())
 			})
@@ -126,6 +127,26 @@ func partOfLeak(r *heap.LeakReport, stack int32) string {
 		return "leak_closure"
 	}
 	return ""
+}
+
+// checkContainers requires that the dicts and lists that leak_dict makes are known with their lengths: 2 and 1.
+func checkContainers(t *testing.T, h *LeakHunt) {
+	t.Helper()
+	lengths := map[string]int64{}
+	for stack, list := range h.Containers {
+		if partOfLeak(h.LeakReport, stack) != "leak_dict" {
+			continue
+		}
+		for _, c := range list {
+			if n, seen := lengths[c.Type]; c.Type == "dict" && c.Length != 2 || c.Type == "list" && c.Length != 1 || seen && n != c.Length {
+				t.Errorf("a %s of leak_dict has the length %d", c.Type, c.Length)
+			}
+			lengths[c.Type] = c.Length
+		}
+	}
+	if lengths["dict"] != 2 {
+		t.Errorf("no dict of leak_dict was looked into: %v", lengths)
+	}
 }
 
 // checkSuspects requires that the suspects are the leaks.

@@ -27,7 +27,7 @@ type snapshotInfo struct {
 
 // buildSnapshot turns a copy of the tables into a snapshot, and counts the live blocks, also those that filter leaves out.
 func buildSnapshot(
-	c *agent.Capture, types *typeLabels, filter *heap.Filter, info snapshotInfo,
+	c *agent.Capture, types *typeLabels, filter *heap.Filter, lengths *lengthSampler, info snapshotInfo,
 ) (*heap.Snapshot, uint64, error) {
 	h := &c.Header
 	s := &heap.Snapshot{
@@ -39,6 +39,7 @@ func buildSnapshot(
 		return nil, 0, err
 	}
 	b := newSnapshotBuilder(c, s, types, now)
+	b.lengths = lengths
 	if filter != nil {
 		b.match = filter.On(s)
 	}
@@ -54,6 +55,7 @@ func buildSnapshot(
 	}
 	s.Timeline = timeline(c, info.taken, now)
 	s.Records = b.records()
+	lengths.name(s)
 	if err := s.Check(); err != nil {
 		return nil, 0, err
 	}
@@ -93,12 +95,13 @@ type frameKey struct {
 
 // snapshotBuilder sums blocks by stack and labels. Tallies of a node form a chain, so that summing needs no map.
 type snapshotBuilder struct {
-	c     *agent.Capture
-	b     *heap.Builder
-	nodes []agent.Node
-	types *typeLabels
-	match *heap.Matcher // nil: everything
-	now   int64         // age clock
+	c       *agent.Capture
+	b       *heap.Builder
+	nodes   []agent.Node
+	types   *typeLabels
+	lengths *lengthSampler // nil: not wanted
+	match   *heap.Matcher  // nil: everything
+	now     int64          // age clock
 
 	first []int32 // for each node: index+1 of its first tally
 	tally []tally
@@ -166,7 +169,8 @@ func (b *snapshotBuilder) countLive() (uint64, error) {
 		if err := b.resolve(blk.Node); err != nil {
 			return 0, err
 		}
-		domain, typ := b.domainText[blk.Domain], b.typeText[typeOf(blk.Addr)]
+		label := typeOf(blk.Addr)
+		domain, typ := b.domainText[blk.Domain], b.typeText[label]
 		age, bucket := heap.UnknownAge, heap.UnknownAge
 		if b.c.Header.Config.Clock != 0 {
 			exact := max(b.now-int64(agent.Seconds(blk.Epoch)), 0)
@@ -177,6 +181,7 @@ func (b *snapshotBuilder) countLive() (uint64, error) {
 		}) {
 			continue
 		}
+		b.lengths.add(b.stacks[blk.Node], b.types.names[label], blk, age)
 		r := b.at(blk.Node, domain, typ, bucket)
 		size := int64(blk.Size)
 		if r.InuseBlocks == 0 || size < r.MinSize {

@@ -83,7 +83,7 @@ func fuzzSnapshot(t *testing.T, b []byte) (blocks uint64, err error) {
 	if err := c.CopyNames(m, fuzzTablesAt, 1<<20); err != nil {
 		return 0, err
 	}
-	s, blocks, err := buildSnapshot(c, noTypes(), nil, snapshotInfo{pid: 1, command: "python", taken: time.Now(), pause: 1, paused: true})
+	s, blocks, err := buildSnapshot(c, noTypes(), nil, nil, snapshotInfo{pid: 1, command: "python", taken: time.Now(), pause: 1, paused: true})
 	if err != nil {
 		return 0, err
 	}

@@ -283,7 +283,8 @@ type typeLabels struct {
 	byPlace []int32  // for each place of the live map, an index in names; 0: unknown
 	names   []string // the first is ""
 	index   *agent.Index
-	notes   []string // what a user should know
+	notes   []string       // what a user should know
+	types   *cpython.Types // that recognises objects; nil where no type is known
 }
 
 // noTypes are the labels where no type is known, for the reasons given.
@@ -347,7 +348,7 @@ func resolveTypes(t *target, s *typeSource, c *agent.Capture, tables mem.Addr) (
 		return nil, err
 	}
 	names, err := ty.names()
-	return &typeLabels{byPlace: ty.labels, names: names, index: ty.x}, err
+	return &typeLabels{byPlace: ty.labels, names: names, index: ty.x, types: ty.types}, err
 }
 
 // chooseHead finds the size of the collector's head that this build has, by which more objects make sense.

@@ -27,6 +27,10 @@ func (liveEngine) TakeDump(ctx context.Context, pid int, o profiler.DumpOptions)
 	return profiler.TakeDump(ctx, pid, o)
 }
 
+func (liveEngine) FindLeaks(ctx context.Context, pid int, o profiler.LeakOptions) (*profiler.LeakHunt, error) {
+	return profiler.FindLeaks(ctx, pid, o)
+}
+
 func (liveEngine) Detach(ctx context.Context, pid int) (*profiler.Detachment, error) {
 	return profiler.Detach(ctx, pid)
 }

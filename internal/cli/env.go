@@ -43,6 +43,7 @@ type Engine interface {
 	ReadStatus(context.Context, int) (*profiler.Status, error)
 	Observe(context.Context, int) (*profiler.Observation, error)
 	TakeDump(context.Context, int, profiler.DumpOptions) (*profiler.Dump, error)
+	FindLeaks(context.Context, int, profiler.LeakOptions) (*profiler.LeakHunt, error)
 	Detach(context.Context, int) (*profiler.Detachment, error)
 	Repair(context.Context, int) (*profiler.Detachment, error)
 	Examine(context.Context, int) ([]profiler.Check, error)

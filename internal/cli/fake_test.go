@@ -170,6 +170,34 @@ func fakeSnapshot() *heap.Snapshot {
 	return s
 }
 
+// FindLeaks finds that one stack leaks and another fills up, whatever the time.
+func (f fakeEngine) FindLeaks(ctx context.Context, pid int, o profiler.LeakOptions) (*profiler.LeakHunt, error) {
+	var series []*heap.Snapshot
+	for k := range int64(o.Snapshots) {
+		d, err := f.TakeDump(ctx, pid, o.Dump)
+		if err != nil {
+			return nil, err
+		}
+		s := d.Snapshot
+		s.Time, s.Duration = s.Time.Add(time.Duration(k)*time.Minute), s.Duration+time.Duration(k)*time.Minute
+		s.Records[0].InuseBytes += k * 300 << 10
+		s.Records[0].InuseBlocks += k * 50
+		if len(s.Records) > 1 {
+			s.Records[1].InuseBytes += min(k, 2) * 100 << 10
+			s.Records[1].InuseBlocks += min(k, 2) * 1000
+		}
+		series = append(series, s)
+		o.Taken(int(k), d)
+	}
+	r, err := heap.Leaks(series)
+	if err != nil {
+		return nil, err
+	}
+	age := int32(600)
+	return &profiler.LeakHunt{LeakReport: r, Pause: 4 * time.Millisecond, Containers: map[int32][]profiler.Container{
+		r.Suspects[0].Stack: {{Type: "list", Length: 40800, Age: age}}}}, nil
+}
+
 // growSnapshot makes of a snapshot one of five minutes later: a leak has grown, a cache is gone.
 func growSnapshot(s *heap.Snapshot) {
 	s.Time, s.Duration = s.Time.Add(5*time.Minute), s.Duration+5*time.Minute
