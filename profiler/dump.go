@@ -21,18 +21,9 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	defer t.close()
-	a, err := t.tracked()
+	a, err := t.tracking()
 	if err != nil {
 		return nil, err
-	}
-	switch s := a.state(); s {
-	case Tracking:
-	case Forked:
-		return nil, fmt.Errorf("process %d is a forked child of a tracked process, and is not followed: %w", pid, ErrNotTracked)
-	case Incomplete:
-		return nil, fmt.Errorf("process %d: %w", pid, ErrIncomplete)
-	default:
-		return nil, fmt.Errorf("process %d (%s): %w", pid, s, ErrNotTracked)
 	}
 	resident, err := t.noteResident(a)
 	if err != nil {
@@ -69,6 +60,25 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	return d, nil
 }
 
+// tracking returns the agent that tracks the target now, with no more against it than displaced hooks.
+func (t *target) tracking() (*placed, error) {
+	a, err := t.tracked()
+	if err != nil {
+		return nil, err
+	}
+	switch s := a.state(); s {
+	case Tracking:
+		return a, nil
+	case Forked:
+		return nil, fmt.Errorf("process %d is a forked child of a tracked process, and is not followed: %w",
+			t.proc.Pid, ErrNotTracked)
+	case Incomplete:
+		return nil, fmt.Errorf("process %d: %w", t.proc.Pid, ErrIncomplete)
+	default:
+		return nil, fmt.Errorf("process %d (%s): %w", t.proc.Pid, s, ErrNotTracked)
+	}
+}
+
 // capture copies the tables, and what types needs with them, and says when. What it cost goes to d.
 func (t *target) capture(
 	ctx context.Context, a *placed, c *agent.Capture, o DumpOptions, d *Dump, types *typeSource,
@@ -87,6 +97,12 @@ func (t *target) capture(
 		return taken, err
 	}
 	if !o.NoPause {
+		// A detach that meets a thread held by us has to stop half way: it comes before or after.
+		unlock, err := t.lock()
+		if err != nil {
+			return taken, err
+		}
+		defer unlock()
 		plan, err := call.Prepare(t.proc, call.Options{})
 		if err != nil {
 			return taken, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ func (a *app) dumpCommand() *cobra.Command {
 			}
 			path := out
 			if path == "" {
-				path = unusedName(fmt.Sprintf("heaptap-%d-%s", pid, a.Now().Format("20060102-150405")), ".pb.gz")
+				path = a.snapshotName("", pid)
 			}
 			var d *profiler.Dump
 			size, err := a.output(path, func(w io.Writer) error {
@@ -92,6 +93,12 @@ func (a *app) showDump(path string, size int64, noPause bool, d *profiler.Dump) 
 	if a.Term.Stderr && path != "-" {
 		a.hint("look at it with `heaptap report " + printable(path) + "`")
 	}
+}
+
+// snapshotName is a name for a snapshot that is taken now, in a folder ("" is the present one), that does not exist yet.
+func (a *app) snapshotName(dir string, pid int) string {
+	stem := fmt.Sprintf("heaptap-%d-%s", pid, a.Now().Format("20060102-150405"))
+	return unusedName(filepath.Join(dir, stem), ".pb.gz")
 }
 
 // unusedName makes a file name that does not exist yet.

@@ -19,6 +19,10 @@ func (liveEngine) ReadStatus(ctx context.Context, pid int) (*profiler.Status, er
 	return profiler.ReadStatus(ctx, pid)
 }
 
+func (liveEngine) Observe(ctx context.Context, pid int) (*profiler.Observation, error) {
+	return profiler.Observe(ctx, pid)
+}
+
 func (liveEngine) TakeDump(ctx context.Context, pid int, o profiler.DumpOptions) (*profiler.Dump, error) {
 	return profiler.TakeDump(ctx, pid, o)
 }

@@ -41,6 +41,7 @@ type Engine interface {
 	List(context.Context) ([]profiler.Candidate, error)
 	Attach(context.Context, int, profiler.AttachOptions) (*profiler.Attachment, error)
 	ReadStatus(context.Context, int) (*profiler.Status, error)
+	Observe(context.Context, int) (*profiler.Observation, error)
 	TakeDump(context.Context, int, profiler.DumpOptions) (*profiler.Dump, error)
 	FindLeaks(context.Context, int, profiler.LeakOptions) (*profiler.LeakHunt, error)
 	Detach(context.Context, int) (*profiler.Detachment, error)

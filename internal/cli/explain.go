@@ -78,7 +78,9 @@ func rules() []rule {
 		as(ExitNotPython, func(*ptrace.ABIError) []string { return []string{"only 64-bit programs can be tracked"} }),
 		as(ExitNotPython, func(*dso.ClassError) []string { return []string{"only 64-bit programs can be tracked"} }),
 
+		as(ExitNotTracked, func(*retrackedError) []string { return []string{"start the watch again"} }),
 		as(ExitUnwritable, unwritable),
+		as(ExitUnwritable, func(*folderError) []string { return []string{"`-o DIR` names another folder"} }),
 		as(ExitUnreadable, unreadable),
 		is(ExitFailure, demo.ErrNoPython,
 			"install Python 3.6 or later (apt-get install python3), or name one: --python PATH"),
@@ -253,6 +255,16 @@ func (a *app) talk(label string, paint func(string) string, text string) {
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		hang(a.Stderr, label, paint, printable(strings.TrimSpace(line)), width)
 	}
+}
+
+// exitCode is the code of an error.
+func exitCode(err error) ExitCode {
+	for _, r := range rules() {
+		if _, ok := r.match(err); ok {
+			return r.code
+		}
+	}
+	return ExitFailure
 }
 
 func (a *app) diagnose(ctx context.Context, err error) (ExitCode, []string) {

@@ -125,6 +125,10 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 	}, nil
 }
 
+func (f fakeEngine) Observe(context.Context, int) (*profiler.Observation, error) {
+	return &profiler.Observation{Tracked: 3 << 20, Blocks: 9593, Peak: 4 << 20, RSS: 64 << 20}, f.err
+}
+
 func (f fakeEngine) TakeDump(_ context.Context, _ int, o profiler.DumpOptions) (*profiler.Dump, error) {
 	if f.err != nil {
 		return nil, f.err

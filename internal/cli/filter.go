@@ -132,8 +132,8 @@ func (a *app) pointAt(err error) {
 	fmt.Fprintf(a.Stderr, "  %s\n%s^\n", printable(wrong.Source), indent)
 }
 
-const filterHelp = `dump, report, diff, leaks and top show only some of the blocks where they are
-asked to. Flags are for what is asked most:
+const filterHelp = `dump, watch, report, diff, leaks and top show only some of the blocks where they
+are asked to. Flags are for what is asked most:
 
   --type dict --type 'app.*'      one type or the other; * and ? are wildcards
   --module '!json'                ! negates: everything but that

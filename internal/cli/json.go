@@ -12,10 +12,10 @@ import (
 // The types below are what --json prints. Their field names are part of the interface: fields may be added, none is
 // renamed or changes its unit. *_bytes are bytes, *_ns nanoseconds, times RFC 3339; lists are never null.
 
-const jsonHelp = `ps, attach, status, dump, detach, repair and doctor print JSON with --json.
-Later versions may add fields; they rename none and change no unit. *_bytes are
-bytes, *_ns nanoseconds, times RFC 3339. On failure stdout stays empty: the
-reason is on stderr and in the exit code.
+const jsonHelp = `ps, attach, status, dump, watch, detach, repair and doctor print JSON with
+--json. Later versions may add fields; they rename none and change no unit.
+*_bytes are bytes, *_ns nanoseconds, times RFC 3339. On failure stdout stays
+empty, but for watch: the reason is on stderr and in the exit code.
 
   ps      [{pid, python, rss_bytes, user, tracked, command, problem}]
           tracked is null or a state; problem says why a process cannot be
@@ -31,6 +31,15 @@ reason is on stderr and in the exit code.
           state is tracking, displaced, incomplete, pass-through or forked
   dump    {pid, path, file_bytes, time, live_blocks, live_bytes, pause_ns,
           took_ns, notes}
+  watch   a line for each event, {event, time, pid, …}; event is
+          begin   last: what was seen first
+          dump    as dump prints, and reasons, removed: names of older files
+          failed  reasons, error, again: whether it will be tried again
+          blind   error: a look failed; three in a row end the watch
+          end     error, last: what was seen last, written, kept: names
+          reasons are [{trigger, text, bytes, from_bytes, span_ns}]; trigger is
+          every, peak, rss-peak, rss-above or growth
+          last is {time, live_blocks, live_bytes, peak_bytes, rss_bytes}
   detach  {pid, restored, foreign, unmapped, why, pause_ns}
   repair  the same
   doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}

@@ -82,6 +82,7 @@ func scriptEnv() Env {
 	}
 	env.Engine = fakeEngine{err, variant}
 	env.Now = func() time.Time { return fakeNow }
+	asWatched(&env, variant)
 	return env
 }
 

@@ -109,7 +109,7 @@ func (a *app) lookAt(pid int) func(context.Context) (*heap.Snapshot, error) {
 // dumpNow takes a snapshot to a file with a name of its own.
 func (a *app) dumpNow(pid int) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
-		path := unusedName(fmt.Sprintf("heaptap-%d-%s", pid, a.Now().Format("20060102-150405")), ".pb.gz")
+		path := a.snapshotName("", pid)
 		_, err := a.output(path, func(w io.Writer) error {
 			d, err := a.Engine.TakeDump(ctx, pid, profiler.DumpOptions{})
 			if err != nil {
