@@ -44,8 +44,8 @@ var exitCodes = []struct {
 	{ExitFindings, "doctor found something that would stop an attach"},
 	{ExitNotRestored, "the process could not be restored fully: look at the message"},
 	{ExitBadExpression, "an expression is wrong, or names what is not there"},
-	{ExitNotSafe, "no thread is where the function may be called, or code is in use: nothing was done"},
-	{ExitCallFailed, "the called function crashed, did not return in time or left; the process goes on"},
+	{ExitNotSafe, "no safe point for the call, or code is in use: nothing was done"},
+	{ExitCallFailed, "the called function crashed, hung or left; the process goes on"},
 	{ExitNoMatch, "the filter lets nothing pass"},
 	{ExitInterrupted, "stopped by Ctrl-C or another signal"},
 }

@@ -29,8 +29,8 @@ func (a *app) peekCommand() *cobra.Command {
 			"nothing ('$rsp+8'). LEN is bytes; left out, it is the symbol's size, or 64.",
 		Example: example(
 			"heaptap peek 4711 environ", "a variable, by name",
-			"heaptap peek 4711 '$rsp' 256 --as words", "the stack, with what the words point to",
-			"heaptap peek 4711 malloc 48 --as code", "the first instructions of a function",
+			"heaptap peek 4711 '$rsp' 256 --as words", "the stack, explained",
+			"heaptap peek 4711 malloc 48 --as code", "disassembled",
 			"heaptap peek 4711 0x7ffd1234 4K --as raw > f", "the bytes as they are"),
 		GroupID:           groupAct,
 		Args:              between("PID", "ADDR or SYMBOL", "[LEN]"),

@@ -19,16 +19,16 @@ func (a *app) pokeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "poke PID ADDR|SYMBOL BYTES",
 		Short: "Write memory, code and read-only pages too",
-		Long: "Writes the memory of a running process, whatever the page's protection, and reads\n" +
-			"it back. What fits one aligned word is one store; for more, the process stands\n" +
-			"still meanwhile, so that none of its threads sees a half of it. Code in which a\n" +
-			"thread stands is not changed.\n\n" +
+		Long: "Writes the memory of a running process, whatever the page's protection, and\n" +
+			"reads it back. What fits one aligned word is one store; for more, the process\n" +
+			"stands still meanwhile, so that none of its threads sees a half of it. Code in\n" +
+			"which a thread stands is not changed.\n\n" +
 			"BYTES is hexadecimal (90 90, 0x9090: in this order), text in double quotes, or a\n" +
 			"number with a type: u8, u16, u32, u64, i8 to i64, f32 or f64, as in u32:65536.",
 		Example: example(
 			"heaptap poke 4711 verbose u32:1", "set an int variable",
 			"heaptap poke 4711 0x55d0c1a4 '\"new text\\0\"'", "text",
-			"heaptap poke 4711 check 31c0c3 --expect 554889", "code, if it is what was expected"),
+			"heaptap poke 4711 check 31c0c3 --expect 554889", "only if it is so"),
 		GroupID:           groupAct,
 		Args:              between("PID", "ADDR or SYMBOL", "BYTES"),
 		ValidArgsFunction: a.completeSymbol,

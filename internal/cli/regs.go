@@ -20,8 +20,8 @@ func (a *app) regsCommand() *cobra.Command {
 		Use:   "regs PID [NAME=VALUE]",
 		Short: "Show or set a thread's registers",
 		Long: "Shows the registers of a thread, which is stopped for a moment, or sets one for\n" +
-			"good. VALUE is a number or a C expression that calls nothing. A thread that waits\n" +
-			"in a system call leaves it when rip is set.",
+			"good. VALUE is a number or a C expression that calls nothing. A thread that\n" +
+			"waits in a system call leaves it when rip is set.",
 		Example: example(
 			"heaptap regs 4711", "the first thread's",
 			"heaptap regs 4711 --thread worker --all", "another's; x87, SSE and AVX too",

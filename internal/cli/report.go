@@ -65,7 +65,7 @@ func reportFormats() []reportFormat {
 			".html", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Flame(w, s, report.FlameOptions{Metric: o.metric, By: o.grouping, Invert: o.invert, Title: o.title})
 			}},
-		{"html", "all of it: one HTML page with flame graph, tables, tree, ages, source",
+		{"html", "all of it: one page with flame graph, tables, tree, ages, source",
 			[]string{"by", "show", "blocks", "source", "source-root"},
 			".html", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.HTML(w, s, report.HTMLOptions{Metric: o.metric, By: o.grouping, Title: o.title,
@@ -99,13 +99,13 @@ func (a *app) reportCommand() *cobra.Command {
 			"format; - is standard input.\n\n" + formatsHelp(formats),
 		Example: example(
 			"heaptap report now.pb.gz --stack", "and the largest stack",
-			"heaptap report now.pb.gz --by cumulative", "functions with all that they called",
+			"heaptap report now.pb.gz --by cumulative", "with what they called",
 			"heaptap report now.pb.gz --by type --own --older 5m", "what own code keeps",
 			"heaptap report now.pb.gz --show churn", "what comes and goes",
 			"heaptap report now.pb.gz --as tree", "who called whom",
 			"heaptap report now.pb.gz --as flame -o now.html", "for the browser",
-			"heaptap report now.pb.gz --as html", "everything, for the browser",
-			"heaptap report now.pb.gz --source", "beside the lines themselves"),
+			"heaptap report now.pb.gz --as html", "all, for a browser",
+			"heaptap report now.pb.gz --source", "beside the source"),
 		GroupID:           groupReport,
 		Args:              exactly("FILE"),
 		ValidArgsFunction: completeSnapshot,

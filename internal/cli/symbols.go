@@ -17,7 +17,7 @@ func (a *app) symbolsCommand() *cobra.Command {
 		Use:   "symbols PID [PATTERN]",
 		Short: "Find functions and variables by name, or name an address",
 		Long: "Lists the functions and variables of a running process whose names match: of its\n" +
-			"modules as they are in memory, and of symbol tables and debug files that fit them.\n" +
+			"modules as they are in memory, and of symbol tables and debug files that fit.\n" +
 			"PATTERN is a name with * and ?, a /regular expression/, either after MODULE! if\n" +
 			"wanted, or an address. Names of C++ and Rust are found as one would write them.",
 		Example: example(
