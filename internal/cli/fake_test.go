@@ -119,7 +119,7 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 				FreedBlocks: 4122222222, FreedBytes: 3<<40 - 130<<20},
 		},
 		UnseenFrees: 51234, Stacks: 20480, CodeObjects: 733, Threads: 9, AgentText: 24 << 10, AgentTables: 9 << 20,
-		AgentReserved: 64 << 30,
+		AgentReserved: 64 << 30, PeakBytes: 150 << 20, Resident: 700 << 20,
 		NotSeen: []string{"blocks allocated before the attach",
 			"memory that C code takes from malloc or mmap without Python's allocators, in numpy's arrays for example"},
 	}, nil

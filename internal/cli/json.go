@@ -25,7 +25,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           sample_bytes is 0 where every block is tracked
   status  {pid, state, python, since, sample_bytes, totals: [T], total: T,
           unseen_frees, stacks, code_objects, threads, agent_text_bytes,
-          agent_tables_bytes, agent_reserved_bytes, lost, not_seen}
+          agent_tables_bytes, agent_reserved_bytes, peak_bytes, resident_bytes,
+          lost, not_seen}
           T is {domain, live_blocks, live_bytes, alloc_blocks, alloc_bytes,
           freed_blocks, freed_bytes}; the total has no domain
           state is tracking, displaced, incomplete, pass-through or forked
@@ -161,6 +162,8 @@ type statusValue struct {
 	AgentTextBytes     uint64         `json:"agent_text_bytes"`
 	AgentTablesBytes   uint64         `json:"agent_tables_bytes"`
 	AgentReservedBytes uint64         `json:"agent_reserved_bytes"`
+	PeakBytes          uint64         `json:"peak_bytes"`
+	ResidentBytes      uint64         `json:"resident_bytes"`
 	Lost               uint64         `json:"lost"`
 	NotSeen            []string       `json:"not_seen"`
 }
@@ -170,7 +173,7 @@ func statusJSON(s *profiler.Status) statusValue {
 		Pid: s.Pid, State: s.State, Python: pythonJSON(s.Python), SampleBytes: s.SampleBytes, Totals: []totalsValue{},
 		Total: totalsJSON("", sumTotals(s.Totals)), UnseenFrees: s.UnseenFrees, Stacks: s.Stacks, CodeObjects: s.CodeObjects,
 		Threads: s.Threads, AgentTextBytes: s.AgentText, AgentTablesBytes: s.AgentTables, AgentReservedBytes: s.AgentReserved,
-		Lost: s.Lost, NotSeen: list(s.NotSeen),
+		Lost: s.Lost, NotSeen: list(s.NotSeen), PeakBytes: s.PeakBytes, ResidentBytes: s.Resident,
 	}
 	if !s.Since.IsZero() {
 		v.Since = &s.Since

@@ -101,6 +101,12 @@ func (a *app) showNumbers(s *profiler.Status) {
 	if s.Lost > 0 {
 		facts.add(countText(s.Lost), "allocations NOT recorded, since a table was full")
 	}
+	if s.PeakBytes > 0 {
+		facts.add(sizeText(s.PeakBytes), "the most that was live at once")
+	}
+	if s.Resident > 0 {
+		facts.add(sizeText(s.Resident), "of the process in memory (RSS), heaptap's share included")
+	}
 	facts.add(countText(s.Stacks), "stack nodes")
 	facts.add(countText(s.CodeObjects), "code objects")
 	facts.add(countText(s.Threads), "threads that have allocated")
