@@ -45,6 +45,13 @@ empty, but for watch: the reason is on stderr and in the exit code.
   repair  the same
   doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}
           pid is null without one; verdict is ok, warn or stop
+  diff    {format, version, old, new, warnings, growth, by, rows: [{name or
+          frame or stack, own, cumulative}]}; as report prints its parts
+  leaks   {format, version, times, window_seconds, suspects: [{stack, below,
+          bytes, blocks, bytes_per_minute, blocks_per_minute, chance,
+          survivors_least_bytes, survivors_most_bytes, reused, types, ages,
+          lengths}], cleared, warnings}
+          bytes and blocks are those at each of times
 
   call    {pid, tid, thread, pause_ns, results: [{expression, number, text,
           type, value, errno, errno_name, buffers: [{addr, bytes, text}]}],
