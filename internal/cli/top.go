@@ -23,6 +23,7 @@ const (
 )
 
 func (a *app) topCommand() *cobra.Command {
+	var flags filterFlags
 	var interval time.Duration
 	var plain bool
 	var by string
@@ -35,7 +36,8 @@ func (a *app) topCommand() *cobra.Command {
 			"may watch. Keys: ? explains them, q quits; tracking goes on.",
 		Example: example(
 			"heaptap top 4711", "watch it",
-			"heaptap top 4711 --plain --interval 1m >> heap.log", "as lines, for a log"),
+			"heaptap top 4711 --by type --own", "by type, own code only",
+			"heaptap top 4711 --plain --interval 1m >> heap.log", "lines, for a log"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
 		ValidArgsFunction: a.completePid,
@@ -47,12 +49,16 @@ func (a *app) topCommand() *cobra.Command {
 			if interval < shortestLook {
 				return wrongUse(c, "--interval %v: at least %v", interval, shortestLook)
 			}
+			filter, err := flags.parse()
+			if err != nil {
+				return err
+			}
 			grouping, ok := watchedBy(by)
 			if !ok {
 				return wrongUse(c, "--by %s: one of %s", by, strings.Join(watchedNames(), ", "))
 			}
 			o := tui.Options{
-				Title: strconv.Itoa(pid), Interval: interval, Lines: lines, Grouping: grouping,
+				Title: strconv.Itoa(pid), Interval: interval, Lines: lines, Grouping: grouping, Filter: filter,
 				Look: a.lookAt(pid), Source: targetSource(pid), Dump: a.dumpNow(pid),
 			}
 			if plain {
@@ -73,6 +79,7 @@ func (a *app) topCommand() *cobra.Command {
 	c.Flags().BoolVar(&plain, "plain", false, "write lines instead of a screen")
 	c.Flags().StringVar(&by, "by", "line", "begin with the view by "+strings.Join(watchedNames(), ", "))
 	c.Flags().IntVar(&lines, "top", 10, "with --plain: rows for each look")
+	flags.add(a, c)
 	a.fixedCompletion(c, "by", watchedNames()...)
 	a.fixedCompletion(c, "interval", "1s", "5s", "1m")
 	return c
