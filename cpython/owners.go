@@ -74,7 +74,6 @@ var libraryOwned = [...]owned{
 	{name: "itertools.combinations", role: State, from: 16, weak: true},                      //
 	{name: "itertools.combinations_with_replacement", role: State, from: 16, weak: true},     //
 	{name: "itertools.permutations", role: State, from: 16, weak: true},                      //
-	{name: "code", role: State, from: 16, weak: true},                                        // Objects/codeobject.c
 	{name: "module", role: State, from: 16, weak: true},                                      // Objects/moduleobject.c
 }
 

@@ -490,26 +490,22 @@ func (w *typeWorker) block(b agent.Block, place int) {
 }
 
 // readLate reads blocks while the target runs, twice: an object counts if it was there both times, and what it owns if
-// that still had its word between the two.
+// that had its captured word when the object was read the second time.
 func (w *typeWorker) readLate() error {
 	for chunk := range slices.Chunk(w.late, lateChunk) {
-		first, err := w.lookAt(chunk)
+		first, err := w.lookAt(chunk, nil)
 		if err != nil {
 			return err
 		}
 		if err := w.dropOtherTypes(first); err != nil {
 			return err
 		}
-		if err := w.dropStale(first); err != nil {
-			return err
-		}
-		second, err := w.lookAt(chunk)
+		second, err := w.lookAt(chunk, first)
 		if err != nil {
 			return err
 		}
 		for i, b := range chunk {
-			if o := first[i]; o.ok && second[i].Object == o.Object {
-				o.claims = slices.DeleteFunc(o.claims, func(c claim) bool { return !slices.Contains(second[i].claims, c) })
+			if o := second[i]; o.ok && first[i].ok && first[i].Object == o.Object {
 				w.take(o, b.place)
 			}
 		}
@@ -518,41 +514,85 @@ func (w *typeWorker) readLate() error {
 	return nil
 }
 
+// maxVerified is how many blocks of an object's own are looked at together with it.
+const maxVerified = 64
+
 // lookAt looks at blocks that have their captured words right before and right after they are read. These three reads
 // follow each other in one system call: blocks that a busy program frees and allocates take turns at an address, and the
-// word of one that is allocated by the same code in the same second is the same again.
-func (w *typeWorker) lookAt(chunk []late) ([]seenObject, error) {
-	const reads, wordSize = 3, 8
+// word of one that is allocated by the same code in the same second is the same again. owners is nil, or what the blocks
+// were at an earlier look: then only those claims stay that were made there, too, and whose words, read among these
+// three, are as captured.
+func (w *typeWorker) lookAt(chunk []late, owners []seenObject) ([]seenObject, error) {
 	found := make([]seenObject, 0, len(chunk))
-	ranges := make([]proc.Range, 0, proc.MaxRanges)
-	buf := make([]byte, proc.MaxRanges/reads*(2*wordSize+cpython.HeaderBytes))
-	for part := range slices.Chunk(chunk, proc.MaxRanges/reads) {
+	var ranges []proc.Range
+	word := func(place int) {
+		ranges = append(ranges, proc.Range{Addr: w.at + mem.Addr(w.x.WordOffset(place)), Len: 8})
+	}
+	for len(found) < len(chunk) {
+		from, size := len(found), 0
 		ranges = ranges[:0]
-		for _, b := range part {
-			word := proc.Range{Addr: w.at + mem.Addr(w.x.WordOffset(b.place)), Len: wordSize}
-			ranges = append(ranges, word, proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))}, word)
+		to := from
+		for ; to < len(chunk) && len(ranges)+3+maxVerified <= proc.MaxRanges; to++ {
+			b := chunk[to]
+			word(b.place)
+			ranges = append(ranges, proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))})
+			for _, c := range verified(owners, to) {
+				word(int(c.place))
+			}
+			word(b.place)
 		}
+		for _, r := range ranges {
+			size += r.Len
+		}
+		buf := make([]byte, size)
 		missing, err := w.t.mem.Gather(buf, ranges)
 		if err != nil {
 			return nil, err
 		}
-		rest := buf
-		for i, b := range part {
-			n := ranges[reads*i+1].Len
-			before, raw, after := rest[:wordSize], rest[wordSize:][:n], rest[wordSize+n:][:wordSize]
-			rest = rest[2*wordSize+n:]
-			all := true
-			for len(missing) > 0 && missing[0] < reads*(i+1) {
-				missing, all = missing[1:], false
+		next := 0 // in ranges
+		take := func() (b []byte, ok bool) {
+			n := ranges[next].Len
+			b, buf = buf[:n], buf[n:]
+			ok = len(missing) == 0 || missing[0] != next
+			if !ok {
+				missing = missing[1:]
+			}
+			next++
+			return b, ok
+		}
+		same := func(place int) bool {
+			b, ok := take()
+			return ok && binary.LittleEndian.Uint64(b) == w.x.Word(place)
+		}
+		for i := from; i < to; i++ {
+			b := chunk[i]
+			there := same(b.place)
+			raw, readable := take()
+			var kept []claim
+			for _, c := range verified(owners, i) {
+				if same(int(c.place)) {
+					kept = append(kept, c)
+				}
 			}
 			var o seenObject
-			if all && binary.LittleEndian.Uint64(before) == w.x.Word(b.place) && bytes.Equal(before, after) {
+			if same(b.place) && there && readable {
 				o = w.look(raw, b.addr, b.size)
+			}
+			if owners != nil {
+				o.claims = slices.DeleteFunc(o.claims, func(c claim) bool { return !slices.Contains(kept, c) })
 			}
 			found = append(found, o)
 		}
 	}
 	return found, nil
+}
+
+// verified are the claims of an object that are looked at together with it.
+func verified(owners []seenObject, i int) []claim {
+	if owners == nil {
+		return nil
+	}
+	return owners[i].claims[:min(len(owners[i].claims), maxVerified)]
 }
 
 // dropOtherTypes drops objects whose type is not there any more as it was captured: it may have been another one when
@@ -582,31 +622,6 @@ func (w *typeWorker) dropOtherTypes(objects []seenObject) error {
 	}
 	for i, o := range owner {
 		objects[o].ok = objects[o].ok && there[i]
-	}
-	return nil
-}
-
-// dropStale drops claims to blocks that are not there any more as they were captured.
-func (w *typeWorker) dropStale(objects []seenObject) error {
-	var places []int
-	for _, o := range objects {
-		for _, c := range o.claims {
-			places = append(places, int(c.place))
-		}
-	}
-	there := slices.Repeat([]bool{true}, len(places))
-	if err := w.unchanged(places, there); err != nil {
-		return err
-	}
-	for i := range objects {
-		all := objects[i].claims
-		objects[i].claims = all[:0]
-		for j, c := range all {
-			if there[j] {
-				objects[i].claims = append(objects[i].claims, c)
-			}
-		}
-		there = there[len(all):]
 	}
 	return nil
 }
@@ -762,8 +777,7 @@ func (ty *typer) follow(work []claim) error {
 	return nil
 }
 
-// pointedTo are the blocks of nobody's to which the blocks of claims point, that are in these ranges. It looks twice, as
-// readLate does.
+// pointedTo are the blocks of nobody's to which the blocks of claims point, that are in these ranges. It looks twice.
 func (ty *typer) pointedTo(from []claim, ranges []proc.Range) ([]claim, error) {
 	places := make([]int, len(from))
 	for i, c := range from {
