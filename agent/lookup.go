@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"slices"
+	"unsafe"
 
 	"github.com/heaptap/heaptap/mem"
 )
@@ -65,6 +66,16 @@ func (x *Index) Recorded(r mem.Reader, tables, a mem.Addr) (bool, error) {
 
 // Word is the word at a place, as it was copied.
 func (x *Index) Word(place int) uint64 { return x.words[place] }
+
+// Freed is how many blocks of the same stack as the block at a place had been freed when it was copied, and where, from
+// the header of the tables on, the target counts them: while that number stays, the block is there.
+func (x *Index) Freed(place int) (count, offset uint64) {
+	stat := x.words[place] & (1<<StackBits - 1)
+	if stats := x.c.Stats(); stat < uint64(len(stats)) {
+		count = stats[stat].FreedBlocks
+	}
+	return count, x.c.Header.Stats.Offset + stat*statSize + uint64(unsafe.Offsetof(Stat{}.FreedBlocks))
+}
 
 // WordOffset is where the word at a place stands in the target, from the header of its tables on.
 func (x *Index) WordOffset(place int) uint64 { return x.c.Header.Leaves.Offset + 8*uint64(place) }

@@ -489,28 +489,125 @@ func (w *typeWorker) block(b agent.Block, place int) {
 	w.late = append(w.late, late{b.Addr, b.Size, place})
 }
 
-// readLate reads blocks while the target runs, twice: an object counts if it was there both times, and what it owns if
-// that had its captured word when the object was read the second time.
+// readLate reads blocks while the target runs.
 func (w *typeWorker) readLate() error {
 	for chunk := range slices.Chunk(w.late, lateChunk) {
-		first, err := w.lookAt(chunk, nil)
+		busy, err := w.readQuiet(chunk)
 		if err != nil {
 			return err
 		}
-		if err := w.dropOtherTypes(first); err != nil {
+		if err := w.readBusy(busy); err != nil {
 			return err
-		}
-		second, err := w.lookAt(chunk, first)
-		if err != nil {
-			return err
-		}
-		for i, b := range chunk {
-			if o := second[i]; o.ok && first[i].ok && first[i].Object == o.Object {
-				w.take(o, b.place)
-			}
 		}
 	}
 	w.late = w.late[:0]
+	return nil
+}
+
+// readQuiet labels those of which no block of the same stack has been freed since the capture, so that they are certainly
+// there while they are read, and returns the others. The same goes for their types and for what they own.
+func (w *typeWorker) readQuiet(chunk []late) (busy []late, err error) {
+	ranges := make([]proc.Range, len(chunk))
+	places := make([]int, len(chunk))
+	for i, b := range chunk {
+		ranges[i] = proc.Range{Addr: b.addr, Len: int(min(b.size, cpython.HeaderBytes))}
+		places[i] = b.place
+	}
+	there := slices.Repeat([]bool{true}, len(chunk))
+	if err := w.unchanged(places, there); err != nil {
+		return nil, err
+	}
+	raw, err := gather(w.t.mem, ranges)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]seenObject, len(chunk))
+	for i, b := range chunk {
+		if raw[i] != nil && there[i] {
+			objects[i] = w.look(raw[i], b.addr, b.size)
+		}
+	}
+	if err := w.dropOtherTypes(objects); err != nil {
+		return nil, err
+	}
+	var owned, owner []int
+	for i, o := range objects {
+		owned, owner = append(owned, places[i]), append(owner, i)
+		if o.ok && o.Type.Heap {
+			if place, ok := w.x.Place(w.types.BlockOf(o.Type)); ok {
+				owned, owner = append(owned, place), append(owner, i)
+			}
+		}
+		for _, c := range o.claims {
+			owned, owner = append(owned, int(c.place)), append(owner, i)
+		}
+	}
+	same := slices.Repeat([]bool{true}, len(owned))
+	if err := w.unchanged(owned, same); err != nil {
+		return nil, err
+	}
+	if err := w.unfreed(owned, same); err != nil {
+		return nil, err
+	}
+	for k, i := range owner {
+		there[i] = there[i] && same[k]
+	}
+	for i, b := range chunk {
+		if there[i] {
+			w.take(objects[i], b.place)
+		} else {
+			busy = append(busy, b)
+		}
+	}
+	return busy, nil
+}
+
+// unfreed clears same of each of the places of whose stack blocks have been freed since the capture.
+func (ty *typer) unfreed(places []int, same []bool) error {
+	counters := map[uint64]int{} // by offset: index in ranges
+	var ranges []proc.Range
+	var counts []uint64
+	of := make([]int, len(places))
+	for i, p := range places {
+		count, offset := ty.x.Freed(p)
+		k, ok := counters[offset]
+		if !ok {
+			k = len(ranges)
+			counters[offset] = k
+			ranges = append(ranges, proc.Range{Addr: ty.at + mem.Addr(offset), Len: 8})
+			counts = append(counts, count)
+		}
+		of[i] = k
+	}
+	raw, err := gather(ty.t.mem, ranges)
+	if err != nil {
+		return err
+	}
+	for i, k := range of {
+		same[i] = same[i] && raw[k] != nil && binary.LittleEndian.Uint64(raw[k]) == counts[k]
+	}
+	return nil
+}
+
+// readBusy reads each block twice: an object counts if it was there both times, and what it owns if that had its captured
+// word when the object was read the second time.
+func (w *typeWorker) readBusy(chunk []late) error {
+	first, err := w.lookAt(chunk, nil)
+	if err != nil {
+		return err
+	}
+	if err := w.dropOtherTypes(first); err != nil {
+		return err
+	}
+	second, err := w.lookAt(chunk, first)
+	if err != nil {
+		return err
+	}
+	for i, b := range chunk {
+		if o := second[i]; o.ok && first[i].ok && first[i].Object == o.Object {
+			w.take(o, b.place)
+		}
+	}
 	return nil
 }
 
