@@ -41,8 +41,9 @@ const (
 	leakLateRate    = 0.5
 	leakSurvival    = 0.5
 
-	// leakShare is the part of the largest suspect's growth below which another is not worth telling.
-	leakShare = 0.005
+	// leakShare is the part of the largest suspect's growth below which another is cleared: what a program does beside its
+	// leaks has a trend now and then. When the large ones are mended, what is left of the small ones is large.
+	leakShare = 0.05
 )
 
 // LeakReport is what a series of snapshots tells about leaks.
@@ -123,8 +124,15 @@ func Leaks(series []*Snapshot) (*LeakReport, error) {
 			cmp.Compare(a.Stack, b.Stack))
 	})
 	if len(r.Suspects) > 0 {
-		least := r.Suspects[0].BytesPerMinute * leakShare
-		r.Suspects = slices.DeleteFunc(r.Suspects, func(s Suspect) bool { return s.BytesPerMinute < least })
+		largest := r.Suspects[0].BytesPerMinute
+		r.Suspects = slices.DeleteFunc(r.Suspects, func(s Suspect) bool {
+			little := s.BytesPerMinute < largest*leakShare
+			if little {
+				why := fmt.Sprintf("grows little: %.1f %% of the largest suspect's rate", 100*s.BytesPerMinute/largest)
+				r.Cleared = append(r.Cleared, Cleared{s.Growing, why})
+			}
+			return little
+		})
 	}
 	slices.SortFunc(r.Cleared, func(a, b Cleared) int {
 		aBytes, _ := a.Growth()
