@@ -14,13 +14,13 @@ INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
 INLINE u64 weight_of(u64 size) { return CFG->sample_bytes ? sample_weight(size) : 1; }
 
 /*
- * Does a sample point fall into the block? Raw blocks come from any thread and use up their thread's distance; the
- * other domains are guarded by the GIL and share one, in the flag page.
+ * Does a sample point fall into the block? Blocks that may come without the GIL use up their thread's distance; the
+ * others share one, in the flag page.
  */
 INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 {
-	s64 *until = domain == HT_RAW ? &t->until_sample : &ht_flag.until_sample;
-	if (domain == HT_RAW)
+	s64 *until = guarded(domain) ? &ht_flag.until_sample : &t->until_sample;
+	if (!guarded(domain))
 		*until -= (s64)sampled_bytes(size); /* the others did so on their way here */
 	if (likely(*until >= 0))
 		return 0;
@@ -196,7 +196,7 @@ INLINE int inert(void)
 /* A request has failed: the bytes that sample_skips counted are none. */
 COLD void unsample(u32 domain, u64 size)
 {
-	if (CFG->sample_bytes && domain != HT_RAW)
+	if (CFG->sample_bytes && guarded(domain))
 		ht_flag.until_sample = (s64)((u64)ht_flag.until_sample + sampled_bytes(size));
 }
 

@@ -190,7 +190,7 @@ INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 INLINE u64 own_tstate(u32 domain)
 {
 	u64 ts;
-	if (unlikely(domain == HT_RAW))
+	if (unlikely(!guarded(domain)))
 		return call0(CFG->this_tstate);
 	if (likely(CFG->tstate_kind == HT_TSTATE_VARIABLE))
 		ts = peek64(CFG->current_tstate);
