@@ -228,6 +228,16 @@ type Mapping struct {
 
 var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
 
+// Module is struct ht_module of abi.h.
+type Module struct {
+	Map     uint64
+	Dynamic uint64
+	Look    uint32
+	Again   uint32
+}
+
+var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
+
 // Name is struct ht_name of abi.h.
 type Name struct {
 	Hash     uint64
@@ -343,16 +353,18 @@ type Tables struct {
 	Stubs          [17][4]uint64
 	Names          [64]Name
 	Loader         uint64
-	LoaderThread   uint64
-	LoaderStack    uint64
 	SlotsMissed    uint64
+	ModulesLooks   uint64
+	Pad6           uint64
+	HasMapped      uint32
+	Pad8           uint32
 	NamesCount     uint32
-	ModulesChanged uint32
+	HasNative      uint32
 	ModulesLock    uint32
 	MappingsLock   uint32
 	Reserved       [16]uint64
 	Ledger         [92]Ledger
-	Pad7           [190]uint64
+	Pad7           [189]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -382,7 +394,9 @@ type Thread struct {
 	Count          [8]Count
 	RecentNext     uint64
 	Recent         [8]uint64
-	Reserved       [6]uint64
+	LoaderStack    uint64
+	LoaderBack     uint64
+	Reserved       [4]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

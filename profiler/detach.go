@@ -237,7 +237,7 @@ func (t *target) unhook(a *placed, d *Detachment) error {
 		}
 		fault.Point("detach/unhooked")
 	}
-	return nil
+	return t.unhookSlots(a, d)
 }
 
 func hookName(e agent.Ledger) string {
