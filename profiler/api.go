@@ -20,14 +20,14 @@ type Domain uint8
 
 // The domains: CPython's allocators (Doc/c-api/memory.rst), and what else C code asks for.
 const (
-	Raw           Domain = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
-	Mem                         // PyMem_Malloc and family: buffers
-	Obj                         // PyObject_Malloc and family: objects
-	Malloc                      // malloc and family, where it is not called by CPython's allocators
-	Mmap                        // mmap of memory without a file
-	File                        // mmap of files; hooked together with Mmap
-	NumDomains                  //
-	PythonDomains = Malloc      // those before it are CPython's own
+	Raw           Domain   = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
+	Mem                           // PyMem_Malloc and family: buffers
+	Obj                           // PyObject_Malloc and family: objects
+	Malloc                        // malloc and family, where it is not called by CPython's allocators
+	Mmap                          // mmap of memory without a file
+	File                          // mmap of files; hooked together with Mmap
+	NumDomains                    //
+	PythonDomains = Malloc        // those before it are CPython's own
 )
 
 // String is the domain's name in filters, labels and reports.
@@ -140,7 +140,8 @@ type Dump struct {
 
 // Detachment tells what a detach or repair did.
 type Detachment struct {
-	Restored int           // hooked words put back
+	Restored int           // hooked words of CPython's allocators that were put back
+	Slots    int           // hooked GOT slots that were put back
 	Foreign  []string      // hooked words that hold somebody else's value and were left alone, a sentence each
 	Unmapped bool          // the agent is gone from the target
 	Why      string        // where not unmapped: why it stays, as a pass-through
