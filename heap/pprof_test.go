@@ -329,7 +329,7 @@ func TestReadGoHeapProfile(t *testing.T) {
 func TestReadForeign(t *testing.T) {
 	fn := &profile.Function{ID: 7, Name: "inner", Filename: "x.c", StartLine: -1}
 	caller := &profile.Function{ID: 8, Name: "outer", Filename: "x.c"}
-	m := &profile.Mapping{ID: 3, Start: 0xb000, Limit: 0xc000, Start: 0xb000, Limit: 0xc000, File: "/lib/libx.so"}
+	m := &profile.Mapping{ID: 3, Start: 0xb000, Limit: 0xc000, File: "/lib/libx.so"}
 	inlined := &profile.Location{ID: 1, Mapping: m, Line: []profile.Line{{Function: fn, Line: 5}, {Function: caller,
 		Line: -9}}}
 	bare := &profile.Location{ID: 2, Mapping: m, Address: 0xbeef}
