@@ -30,8 +30,8 @@ func Fingerprint() uint64 {
 // FunctionNames are the names of an allocator's functions, indexed by [Malloc] and so on.
 var FunctionNames = [Functions]string{"malloc", "calloc", "realloc", "free"}
 
-// DomainNames are the names of the allocator domains, indexed by [Raw] and so on.
-var DomainNames = [Domains]string{"raw", "mem", "obj"}
+// DomainNames are the names of the domains, indexed by [Raw] and so on; the first [PythonDomains] are CPython's.
+var DomainNames = [Domains]string{"raw", "mem", "obj", "malloc", "mmap", "file"}
 
 // Hook is the offset in the image of what takes the place of one allocator function. When sampling, a short function
 // stands before most hooks.

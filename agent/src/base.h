@@ -98,4 +98,23 @@ static u64 take_bytes(u64 n)
 #error "no such CPU"
 #endif
 
+enum { LOCK_SPINS = 20000 };
+
+/*
+ * A lock is never waited for beyond a bound: its holder may be a thread that the scheduler, or a tracer, keeps from
+ * running.
+ */
+static int spin_lock(u32 *lock)
+{
+	for (u32 i = 0; i < LOCK_SPINS; i++) {
+		u32 is = 0;
+		if (__atomic_compare_exchange_n(lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return 1;
+		relax();
+	}
+	return 0;
+}
+
+static void spin_unlock(u32 *lock) { STORE_RELEASE(lock, 0); }
+
 #endif

@@ -4,7 +4,7 @@
  * The peak costs no list of blocks: a stat that is changed for the first time after the peak notes first what it was.
  * One that was not changed since is what it was.
  *
- * Most domains are guarded by the GIL, and written plainly. A raw block may come and go without it: such blocks have
+ * Objects and buffers are guarded by the GIL, and written plainly. Other blocks may come and go without it: they have
  * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically.
  */
 
@@ -27,7 +27,7 @@ INLINE u32 stat_of(u32 node)
 	return likely(stat) ? stat : stat_new(node);
 }
 
-INLINE int guarded(u32 domain) { return domain != HT_RAW; }
+INLINE int guarded(u32 domain) { return domain == HT_MEM || domain == HT_OBJ; }
 
 INLINE void stat_keep(struct ht_stat *s)
 {
