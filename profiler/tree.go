@@ -148,9 +148,11 @@ const dumpsAtOnce = 4
 // TreeDump is one snapshot of several processes, and what it cost.
 type TreeDump struct {
 	Snapshot *heap.Snapshot
-	Members  []Member[*Dump] // without their snapshots; those that have ended meanwhile are in it, with an Err
-	Pause    time.Duration   // the longest of any process
-	Took     time.Duration
+	Members  []Member[*Dump] // without their snapshots; those that ended meanwhile are in it, with an Err
+	// Untracked are those of which nothing is in the snapshot since they are not tracked: mostly no Pythons.
+	Untracked []Member[*Dump]
+	Pause     time.Duration // the longest of any process
+	Took      time.Duration
 }
 
 // TakeTreeDump makes one snapshot of all tracked processes of a tree, each of whose records says in Process which it is
@@ -175,8 +177,15 @@ func TakeTreeDump(ctx context.Context, pid int, o DumpOptions) (*TreeDump, error
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	list = slices.DeleteFunc(list, func(m Member[*Dump]) bool { return errors.Is(m.Err, ErrNotTracked) })
-	d := &TreeDump{Members: list}
+	d := &TreeDump{}
+	for _, m := range list {
+		if errors.Is(m.Err, ErrNotTracked) {
+			d.Untracked = append(d.Untracked, m)
+		} else {
+			d.Members = append(d.Members, m)
+		}
+	}
+	list = d.Members
 	var parts []heap.Part
 	for i, m := range list {
 		if m.Err != nil {
