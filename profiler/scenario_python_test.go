@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,20 +20,19 @@ import (
 // (tracking, extensions, threads, tracing, greenlets, processes, high-water mark), here with an attach to a process that
 // is already running, in its place. What each program has allocated is known from its source, to the byte.
 
+var programsFile = filepath.Join("testdata", "scenario", "programs.py")
+
 // scenarioFile is the file that the programs are in, as their frames have it.
 const scenarioFile = "/srv/programs.py"
 
 // staged are the interpreters that scenarios are played in: three whose frames and threads differ most.
 func staged(t *testing.T) []pytarget.Interpreter {
 	t.Helper()
-	var list []pytarget.Interpreter
-	for _, in := range chosen(t) {
-		if in.Root == "" && slices.Contains([]int{8, 11, 13}, in.Minor()) {
+	list := []pytarget.Interpreter{debian(t)}
+	for _, in := range pytarget.Interpreters(t) {
+		if in.Root == "" && !in.Embedded && (in.Minor() == 8 || in.Minor() == 13) {
 			list = append(list, in)
 		}
-	}
-	if len(list) == 0 {
-		t.Skip("no interpreter of those that scenarios are played in (3.8, 3.11, 3.13)")
 	}
 	return list
 }
@@ -52,7 +52,7 @@ func outside(t *testing.T) string {
 // stage starts a target that has the programs.
 func stage(t *testing.T, in pytarget.Interpreter, library string, o pytarget.Options) *pytarget.Target {
 	t.Helper()
-	source, err := os.ReadFile(filepath.Join("testdata", "scenario", "programs.py"))
+	source, err := os.ReadFile(programsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,9 @@ func largeSnapshot(t *testing.T, pid int) *heap.Snapshot {
 		t.Fatal(err)
 	}
 	d, err := TakeDump(t.Context(), pid, DumpOptions{Filter: filter})
+	if none := (*heap.NoMatchError)(nil); errors.As(err, &none) {
+		return &heap.Snapshot{}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +106,7 @@ func blockLines(s *heap.Snapshot, name func(heap.Frame) string) []string {
 		}
 		sums[k] = r
 	}
-	var lines []string
+	lines := []string{}
 	for k, r := range sums {
 		size := fmt.Sprint(r.MinSize)
 		if r.MinSize != r.MaxSize {
@@ -141,7 +144,7 @@ func programStack(frames []heap.Frame, name func(heap.Frame) string) string {
 // wantBlocks compares lines, of which those that are wanted are in any order.
 func wantBlocks(t *testing.T, got []string, want ...string) {
 	t.Helper()
-	want = slices.Sorted(slices.Values(want))
+	want = append([]string{}, slices.Sorted(slices.Values(want))...)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("live blocks (-want +got):\n%s", diff)
 	}
@@ -155,6 +158,7 @@ type scenario struct {
 	attach AttachOptions
 	target pytarget.Options
 	want   []string
+	needs  string // a module that not every interpreter has
 	says   string // what the last expression of `after` is, "" for None
 }
 
@@ -190,6 +194,9 @@ func scenarios() []scenario {
 		{name: "forked child", after: "forked()", says: "7", want: []string{"raw 1 x 610001: leaf < forked"}},
 		{name: "blocks from before", before: "prepare(10)", after: "free_some(7)", want: []string{"raw 1 x 800001: free_some"}},
 	}
+	list = append(list, scenario{name: "greenlets", after: "in_greenlets_of_threads(3)", needs: "greenlet", want: []string{
+		"raw 3 x 900000: leaf < first", "raw 3 x 900000: leaf < deep*3 < first",
+		"raw 3 x 900000: leaf < deep*4 < second", "raw 3 x 900000: leaf < second", "raw 3 x 900000: leaf < in_greenlets"}})
 	for _, allocator := range []string{"malloc", "debug", "malloc_debug", "pymalloc", "pymalloc_debug"} {
 		list = append(list, scenario{name: "PYTHONMALLOC=" + allocator, after: "every_function(0, 9); freed(0, 9)", want: functions,
 			target: pytarget.Options{Env: []string{"PYTHONMALLOC=" + allocator}}})
@@ -206,6 +213,11 @@ func TestScenarios(t *testing.T) {
 			t.Run(in.Name+"/"+s.name, func(t *testing.T) {
 				t.Parallel()
 				tg := stage(t, in, library, s.target)
+				if s.needs != "" {
+					if _, err := tg.Try("import importlib.util; assert importlib.util.find_spec(" + quotePython(s.needs) + ")"); err != nil {
+						t.Skipf("%s has no module %s", in, s.needs)
+					}
+				}
 				tg.ExecFile(scenarioFile, s.before)
 				if _, err := Attach(t.Context(), tg.Pid(), s.attach); err != nil {
 					t.Fatal(err)
@@ -222,5 +234,150 @@ func TestScenarios(t *testing.T) {
 				tg.Challenge()
 			})
 		}
+	}
+}
+
+// Lines are those that executed, in the root frame as well.
+func TestScenarioLines(t *testing.T) {
+	t.Parallel()
+	library := outside(t)
+	for _, in := range staged(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			tg := stage(t, in, library, pytarget.Options{})
+			mustAttach(t, tg.Pid())
+			tg.ExecFile(scenarioFile, "lines = Lines()\nlines.allocate()\n\n\nseveral_lines(\n    lines)\nlines.allocate()\n")
+			line := func(text string) int { return lineOf(t, text) }
+			leaf, method := fmt.Sprintf("leaf:%d < allocate:%d < ", line("return keeping.allocate(what, size)"),
+				line("leaf(self.size); self.size += 1")), "raw %d x %s: "+"%s"
+			got := blockLines(largeSnapshot(t, tg.Pid()), func(f heap.Frame) string {
+				return fmt.Sprintf("%s:%d", f.Func[strings.LastIndexByte(f.Func, '.')+1:], f.Line)
+			})
+			wantBlocks(t, got,
+				fmt.Sprintf(method, 1, "320000", leaf+"<module>:2"),
+				fmt.Sprintf(method, 1, "320001", leaf+fmt.Sprintf("several_lines:%d < <module>:5", line("# once"))),
+				fmt.Sprintf(method, 2, "320002-320003", leaf+fmt.Sprintf("several_lines:%d < <module>:5", line("# twice"))),
+				fmt.Sprintf(method, 1, "320004", leaf+"<module>:7"))
+		})
+	}
+}
+
+// lineOf is the number of the only line of the programs in which the text stands.
+func lineOf(t *testing.T, text string) int {
+	t.Helper()
+	source, err := os.ReadFile(programsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for i, line := range strings.Split(string(source), "\n") {
+		if strings.Contains(line, text) {
+			if found != 0 {
+				t.Fatalf("%q is in lines %d and %d", text, found, i+1)
+			}
+			found = i + 1
+		}
+	}
+	return found
+}
+
+// A thread outlives several attaches: each sees what the thread does meanwhile, with the stack that it has then, and
+// nothing of what came before or between; blocks of an earlier one are freed in a later one.
+func TestScenarioCycles(t *testing.T) {
+	t.Parallel()
+	library := outside(t)
+	for _, in := range staged(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			tg := stage(t, in, library, pytarget.Options{})
+			tg.Exec("worker = Worker(4)")
+			for round := range 4 {
+				mustAttach(t, tg.Pid())
+				wantBlocks(t, largeBlocks(t, tg.Pid()))
+				tg.Exec(fmt.Sprintf("worker.tell(lambda: deep(%d, told)); worker.tell(lambda: take(%d, 400100))", round, round))
+				if round > 0 {
+					tg.Exec(fmt.Sprintf("worker.tell(lambda: give(%d))", round-1))
+				}
+				wantBlocks(t, largeBlocks(t, tg.Pid()), "raw 1 x 400100: take < work < deep*5",
+					fmt.Sprintf("raw 1 x 400000: leaf < told < %s < work < deep*5", repeated("deep", round+1)))
+				if s := mustBe(t, tg.Pid(), Tracking); s.Lost != 0 || (round > 0 && s.UnseenFrees == 0) {
+					t.Errorf("round %d: lost %d, %d unseen frees", round, s.Lost, s.UnseenFrees)
+				}
+				mustDetach(t, tg.Pid())
+				tg.Exec("worker.tell(told); worker.tell(lambda: deep(2, told))")
+				mustBeUntracked(t, tg.Pid())
+			}
+			tg.Challenge()
+		})
+	}
+}
+
+func repeated(name string, times int) string {
+	if times == 1 {
+		return name
+	}
+	return fmt.Sprintf("%s*%d", name, times)
+}
+
+// A process that is left in the middle of everything, with or without finalising the interpreter, ends as it wanted to.
+func TestScenarioEnds(t *testing.T) {
+	t.Parallel()
+	library := outside(t)
+	for _, in := range staged(t) {
+		for _, how := range []string{"keeping.end_at_once(41, 0)", "giving.end_at_once(41, 0)", "keeping.end_at_once(41, 1)",
+			"os._exit(41)", "os.execv('/bin/sh', ['sh', '-c', 'exit 41'])", "os.kill(os.getpid(), 9)"} {
+			t.Run(in.Name+"/"+how, func(t *testing.T) {
+				t.Parallel()
+				tg := stage(t, in, library, pytarget.Options{})
+				tg.Exec("worker = Worker(); worker.tell(lambda: giving.at_thread_end(raw, 420002))")
+				mustAttach(t, tg.Pid())
+				tg.Forgive()
+				tg.Try(how) // does not answer
+				want := 41
+				if strings.HasSuffix(how, "9)") {
+					want = -9
+				}
+				if code := tg.Wait(); code != want {
+					t.Errorf("ended with %d, want %d\n%s", code, want, tg.Output())
+				}
+			})
+		}
+	}
+}
+
+// The label of a thread is the name that the kernel has for it now, not that of when it first allocated; a thread that has
+// ended has its first one.
+func TestScenarioThreadNames(t *testing.T) {
+	t.Parallel()
+	library := outside(t)
+	for _, in := range staged(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			tg := stage(t, in, library, pytarget.Options{})
+			tg.Exec("worker, other = Worker(), Worker()")
+			mustAttach(t, tg.Pid())
+			tg.Exec("worker.tell(lambda: named(b'first')); other.tell(lambda: named(b'other'))")
+			wantThreads(t, tg.Pid(), "first", "other")
+			tg.Exec(`worker.tell(lambda: prctl_name(b'back\\slash')); finish(start(named, b'short-lived'))`)
+			wantThreads(t, tg.Pid(), `back\slash`, "other", filepath.Base(in.Path))
+		})
+	}
+}
+
+func wantThreads(t *testing.T, pid int, want ...string) {
+	t.Helper()
+	s := largeSnapshot(t, pid)
+	got := map[string]int64{}
+	for _, r := range s.Records {
+		name, _, _ := strings.Cut(s.Text(r.Thread), " (")
+		got[name] += r.InuseBlocks
+	}
+	for _, name := range want {
+		if got[name] != 2 {
+			t.Errorf("%d large blocks of thread %q, want 2; all threads: %v", got[name], name, got)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("threads %v, want %v", got, want)
 	}
 }

@@ -73,6 +73,8 @@ void release(enum function what, void *p, size_t size)
 		munmap(p, size);
 }
 
+void *resize(void *p, size_t size) { return PyMem_RawRealloc(p, size); }
+
 /*
  * Plays a score: a capital letter allocates a block, the small one frees it. Nothing else is allocated in between, which
  * no Python code could promise.
@@ -193,12 +195,13 @@ void in_ending_thread(enum function what, size_t size)
 	pthread_join(t, NULL);
 }
 
-/* Waits until there is a byte to read, allocates, says so with a byte, and waits again. */
+/* Says that it waits, until there is a byte to read; allocates, says so, and waits again. */
 void wait_and_allocate(int from, int to, enum function what, size_t size)
 {
-	char c;
+	char c = 0;
 
-	if (read(from, &c, 1) != 1 || !allocate(what, size) || write(to, &c, 1) != 1 || read(from, &c, 1) != 1)
+	if (write(to, &c, 1) != 1 || read(from, &c, 1) != 1 || !allocate(what, size) || write(to, &c, 1) != 1 ||
+	    read(from, &c, 1) != 1)
 		abort();
 }
 

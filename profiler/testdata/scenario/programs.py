@@ -11,9 +11,11 @@ import threading
 keeping = ctypes.PyDLL(LIBRARY)  # calls keep the GIL
 giving = ctypes.CDLL(LIBRARY)  # calls give it away
 for library in keeping, giving:
-    library.allocate.restype = library.map_pages.restype = ctypes.c_void_p
+    for function in library.allocate, library.resize, library.map_pages:
+        function.restype = ctypes.c_void_p
     library.allocate.argtypes = [ctypes.c_int, ctypes.c_size_t]
     library.release.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+    library.resize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library.play.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t]
     library.in_threads.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
     library.in_foreign_thread.argtypes = [ctypes.py_object]
@@ -96,11 +98,9 @@ class Lines(object):
 
 
 def several_lines(lines):
-    lines.allocate()
+    lines.allocate()  # once
     for _ in range(2):
-        lines.allocate()
-    (lines
-     .allocate())
+        lines.allocate()  # twice
 
 
 # Threads.
@@ -174,10 +174,9 @@ def prctl_name(name):
         raise OSError("prctl")
 
 
-def named():
-    prctl_name(b"first name")
+def named(name):
     leaf(440000)
-    prctl_name(b"second name")
+    prctl_name(name)
     leaf(440001)
 
 
@@ -235,18 +234,93 @@ def forked():
     return os.waitpid(pid, 0)[1] >> 8
 
 
-# What waits, with the GIL or without.
+# What waits, with the GIL or without, for somebody outside, having said so. The paths are of FIFOs.
 
-def waiting_in_c(library, asked, said):
-    library.wait_and_allocate(asked, said, raw, 700000)
-
-
-def waiting_in(wait):
-    wait()
-    leaf(700001)
+class Woken(Exception):
+    pass
 
 
-# Leaks and peaks.
+def say(path):
+    fd = os.open(path + ".said", os.O_RDWR)
+    os.write(fd, b".")
+    os.close(fd)
+
+
+def waiting_in_c(library, path, size):
+    asked, said = [os.open(path + end, os.O_RDWR) for end in (".asked", ".said")]
+    library.wait_and_allocate(asked, said, raw, size)
+
+
+def waiting_in(wait, path):
+    wait(path)
+    leaf(710000)
+
+
+def wait_in_input(path):
+    os.dup2(os.open(path + ".asked", os.O_RDWR), 0)
+    sys.stdin = os.fdopen(0)
+    say(path)
+    input()
+
+
+def wait_in_accept(path):
+    import socket
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + ".socket")
+    listener.listen(1)
+    say(path)
+    listener.accept()
+
+
+def wait_in_sleep(path):
+    import signal
+    import time
+
+    def wake(number, frame):
+        raise Woken
+    signal.signal(signal.SIGUSR1, wake)
+    try:
+        say(path)
+        time.sleep(1e6)
+    except Woken:
+        pass
+
+
+def wait_in_lock(path):
+    import signal
+    lock = threading.Lock()
+    lock.acquire()
+    signal.signal(signal.SIGUSR1, lambda number, frame: lock.release())
+    say(path)
+    lock.acquire()
+
+
+# Greenlets.
+
+def in_greenlets(size):
+    import greenlet
+
+    def first():
+        leaf(size)
+        two.switch()
+        deep(2, leaf, size)
+        two.switch()
+
+    def second():
+        deep(3, leaf, size)
+        one.switch()
+        leaf(size)
+
+    one, two = greenlet.greenlet(first), greenlet.greenlet(second)
+    one.switch()
+    leaf(size)
+
+
+def in_greenlets_of_threads(threads):
+    finish(*[start(in_greenlets, 900000) for _ in range(threads)])
+
+
+# Leaks, peaks, and what is freed at once.
 
 before = []
 
@@ -268,12 +342,25 @@ def take(name, size):
     held[name] = keeping.allocate(raw, size)
 
 
+def grow(name, size):
+    held[name] = keeping.resize(held[name], size)
+
+
 def give(name):
     keeping.release(raw, held.pop(name), 0)
 
 
-# Functions to tell peaks by.
+def a(name, size):
+    take(name, size)
 
-def a(name, size): take(name, size)
-def b(name, size): take(name, size)
-def c(name, size): take(name, size)
+
+def b(name, size):
+    take(name, size)
+
+
+def c(name, size):
+    take(name, size)
+
+
+def played(score, size):
+    keeping.play(score, raw, size)
