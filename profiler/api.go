@@ -46,6 +46,10 @@ type AttachOptions struct {
 	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
 	// is. Sampling cannot tell.
 	Temporary int
+	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
+	Hold bool
+
+	starting bool // the interpreter need not be initialised
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.
@@ -70,6 +74,7 @@ type Attachment struct {
 	Took    time.Duration // the whole attach
 	Notes   []string      // what a user should know: what is not seen and why
 	Already bool          // tracking was on before; nothing was changed
+	Held    *Held         // with AttachOptions.Hold; the caller closes it
 }
 
 // Python describes an interpreter in a process.

@@ -236,3 +236,7 @@ func (f fakeEngine) Examine(context.Context, int) ([]profiler.Check, error) {
 	}
 	return checks, nil
 }
+
+func (f fakeEngine) Start(context.Context, profiler.RunOptions) (*profiler.Run, error) {
+	return nil, f.err
+}
