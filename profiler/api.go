@@ -123,6 +123,7 @@ type Status struct {
 	AgentTables   uint64   // bytes of tables in memory (not reserved)
 	AgentReserved uint64   // bytes of address space
 	Resident      uint64   // bytes of the whole process in memory, where it is tracked
+	Memory        *Memory  // what that is made of; nil where it is not known
 	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
 	Follows       bool     // forked children are followed

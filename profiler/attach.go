@@ -124,6 +124,7 @@ type placing struct {
 	image  *inject.Image
 	header agent.Tables
 	size   uint64 // of the reservation
+	before []agent.Range
 
 	named  bool     // the tables are a file that can be opened by name for a moment: see hold.go
 	tables *os.File // that file, opened
@@ -165,6 +166,11 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if err := pl.planMemory(status, o.Follow); err != nil {
 		return nil, err
 	}
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return nil, err
+	}
+	pl.before = noteBefore(maps)
 	h.Config.Temporary = uint32(o.Temporary)
 	h.Magic, h.Fingerprint, h.State = agent.Magic, agent.Fingerprint(), agent.StateHooking
 	h.Started = uint64(time.Now().UnixNano())
@@ -274,6 +280,9 @@ func (pl *placing) hook(domains []Domain) error {
 	}
 	fault.Point("attach/written")
 	if err := pl.fillLedger(domains); err != nil {
+		return err
+	}
+	if err := agent.WriteBefore(m, pl.base+agent.TablesOffset, h, pl.before); err != nil {
 		return err
 	}
 	// Before there is a header, so that whoever finds one is told whose it is.
