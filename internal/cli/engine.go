@@ -42,3 +42,7 @@ func (liveEngine) Repair(ctx context.Context, pid int) (*profiler.Detachment, er
 func (liveEngine) Examine(ctx context.Context, pid int) ([]profiler.Check, error) {
 	return profiler.Examine(ctx, pid)
 }
+
+func (liveEngine) Start(ctx context.Context, o profiler.RunOptions) (*profiler.Run, error) {
+	return profiler.Start(ctx, o)
+}
