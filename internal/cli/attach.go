@@ -12,18 +12,26 @@ func (a *app) attachCommand() *cobra.Command {
 	var sample sizeFlag
 	var domains domainsFlag
 	var temporary int
-	var asJSON bool
+	var tree, asJSON bool
+	var follow followFlag
 	c := &cobra.Command{
 		Use:   "attach PID",
 		Short: "Start tracking allocations",
 		Long: "Starts to track every allocation of a running Python process. Returns at once;\n" +
 			"tracking goes on without heaptap until `heaptap detach`. Allocations from before\n" +
-			"the attach are not seen.",
+			"the attach are not seen.\n\n" +
+			"With --follow forked children are tracked from their first allocation on, and\n" +
+			"theirs; that needs no heaptap. A child that executes another Python can only be\n" +
+			"attached to by a heaptap that watches: --follow stays and does so until the last\n" +
+			"process has ended or Ctrl-C (130), and tells of each; tracking goes on after it.\n" +
+			"--follow=forks returns at once. A process of a few milliseconds may be missed;\n" +
+			"what ends takes its numbers along.",
 		Example: example(
 			"heaptap attach 4711", "exact: every block",
-			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on for weeks",
+			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
-			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone"),
+			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone",
+			"heaptap attach 4711 --tree --follow=forks", "a server and its workers"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
 		ValidArgsFunction: a.completePid,
@@ -32,7 +40,11 @@ func (a *app) attachCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			options := profiler.AttachOptions{SampleBytes: uint64(sample), Domains: domains, Temporary: temporary}
+			options := profiler.AttachOptions{SampleBytes: uint64(sample), Domains: domains, Temporary: temporary,
+				Follow: follow != ""}
+			if tree || follow == followAll {
+				return a.attachTree(c.Context(), pid, options, tree, follow, asJSON)
+			}
 			at, err := a.Engine.Attach(c.Context(), pid, options)
 			if err != nil {
 				return err
@@ -49,7 +61,11 @@ func (a *app) attachCommand() *cobra.Command {
 	c.Flags().Var(&domains, "domains", "track only these of CPython's allocator domains: raw, mem, obj")
 	c.Flags().IntVar(&temporary, "temporary", 0,
 		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
+	c.Flags().Var(&follow, "follow", "track children too: all of them, or forks only (see above)")
+	c.Flags().Lookup("follow").NoOptDefVal = string(followAll)
+	c.Flags().BoolVar(&tree, "tree", false, "attach to all Python processes below it, too")
 	jsonFlag(c, &asJSON)
+	a.fixedCompletion(c, "follow", string(followAll), string(followForks))
 	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
 	a.fixedCompletion(c, "domains", "raw,mem,obj", "mem,obj", "obj")
 	return c
