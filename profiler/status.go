@@ -38,12 +38,19 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.CodeObjects = used(h.Codes, agent.CodeFirst)
 	s.Lost = h.LostThreads
 	s.Follows, s.Followed, s.NotFollowed, s.Parent = h.Config.Follow != 0, h.Followed, h.NotFollowed, int(h.Parent)
-	if s.AgentTables, err = t.proc.Resident(a.tables); err != nil {
+	uses, err := t.uses()
+	if err != nil {
 		return nil, err
 	}
+	s.AgentTables = useOf(uses, a.tables)
 	if s.State == Tracking {
 		if s.Resident, err = t.noteResident(a); err != nil {
 			return nil, err
+		}
+		if s.Memory, err = t.memoryNow(a, uses); err != nil {
+			s.NotSeen = append(s.NotSeen, fmt.Sprintf("what the process's memory is made of: %v", err))
+		} else {
+			s.Resident = s.Memory.RSS
 		}
 	}
 	s.PeakBytes = h.PeakBytes >> sampleShift(h)

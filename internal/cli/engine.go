@@ -64,3 +64,7 @@ func (liveEngine) DetachTree(ctx context.Context, pid int) ([]profiler.Member[*p
 func (liveEngine) Follow(ctx context.Context, pid int, o profiler.FollowOptions) error {
 	return profiler.Follow(ctx, pid, o)
 }
+
+func (liveEngine) Start(ctx context.Context, o profiler.RunOptions) (*profiler.Run, error) {
+	return profiler.Start(ctx, o)
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/heaptap/heaptap/profiler"
+	"github.com/heaptap/heaptap/report"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -98,6 +99,11 @@ func (a *app) showNumbers(s *profiler.Status) {
 	fmt.Fprintln(a.Stdout)
 	totalsGrid(s).write(a.Stdout, 0, a.stdoutStyle().header)
 
+	if s.Memory != nil {
+		fmt.Fprintln(a.Stdout)
+		memoryGrid(s.Memory).write(a.Stdout, 0, a.stdoutStyle().header)
+	}
+
 	fmt.Fprintln(a.Stdout)
 	facts := grid{align: []align{right, left}}
 	if s.SampleBytes == 0 { // when sampling, most blocks are not seen, and nobody counts
@@ -119,8 +125,17 @@ func (a *app) showNumbers(s *profiler.Status) {
 	if s.PeakBytes > 0 {
 		facts.add(sizeText(s.PeakBytes), "the most that was live at once")
 	}
-	if s.Resident > 0 {
+	if s.Resident > 0 && s.Memory == nil {
 		facts.add(sizeText(s.Resident), "of the process in memory (RSS), heaptap's share included")
+	}
+	if m := s.Memory; m != nil {
+		if m.Absent > 0 {
+			facts.add(sizeText(m.Absent), "of what is live not in memory: never touched, or swapped out")
+		}
+		if m.Swapped > 0 {
+			facts.add(sizeText(m.Swapped), "of the process swapped out")
+		}
+		facts.add(report.Size(m.HeapGrowth), "growth of the heap (brk) since the attach")
 	}
 	facts.add(countText(s.Stacks), "stack nodes")
 	facts.add(countText(s.CodeObjects), "code objects")
@@ -141,6 +156,25 @@ func totalsGrid(s *profiler.Status) *grid {
 		row(t.Domain.String(), t)
 	}
 	row("total", sumTotals(s.Totals))
+	return g
+}
+
+// memoryGrid shows what the process's memory is made of.
+func memoryGrid(m *profiler.Memory) *grid {
+	g := &grid{align: []align{left, right, right, left}}
+	g.add("memory", "resident", "share")
+	row := func(name string, bytes uint64, what string) {
+		g.add(name, sizeText(bytes), report.Percent(float64(bytes)/float64(max(m.RSS, 1))), what)
+	}
+	row("tracked", m.Tracked, "live blocks")
+	row("beside it", m.Beside, "free, headers, and domains that are not tracked")
+	row("files", m.FilesClean, fmt.Sprintf("code and constants; %s shared", sizeText(m.FilesShared)))
+	row("files, written", m.FilesDirty, "variables of modules")
+	row("stacks", m.Stacks, "of all threads")
+	row("shared memory", m.Shared, "")
+	row("heaptap's own", m.Heaptap, "code and tables")
+	row("not explained", m.Unexplained, "from before the attach, or not seen")
+	row("total (RSS)", m.RSS, "")
 	return g
 }
 
