@@ -61,14 +61,14 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-const statusText = "Name:\tmy prog\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t42\nTracerPid:\t99\n" +
+const statusText = "Name:\tmy pr\\\\o\\ng\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t42\nTracerPid:\t99\n" +
 	"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t42\t1\nVmSize:\t    1000 kB\nVmRSS:\t 10 kB\nThreads:\t3\n" +
 	"SigPnd:\t0000000000000001\nShdPnd:\t0000000000000002\nSigBlk:\t0000000000004000\nSigIgn:\t0000000001001000\n" +
 	"SigCgt:\tffffffffffffffff\nCapEff:\t000001fffeffffff\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 
 func TestParseStatus(t *testing.T) {
 	got, err := parseStatus(statusText)
-	want := Status{Name: "my prog", State: 't', Tgid: 42, TracerPid: 99, Uid: [4]int{1, 2, 3, 4}, Gid: [4]int{5, 6, 7, 8},
+	want := Status{Name: "my pr\\o\ng", State: 't', Tgid: 42, TracerPid: 99, Uid: [4]int{1, 2, 3, 4}, Gid: [4]int{5, 6, 7, 8},
 		NSpid: []int{42, 1}, VmSize: 1000 << 10, VmRSS: 10 << 10, Threads: 3, SigPnd: 1, ShdPnd: 2, SigBlk: 0x4000,
 		SigIgn: 0x1001000, SigCgt: ^uint64(0), CapEff: 0x1fffeffffff, NoNewPrivs: true, Seccomp: 2}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {

@@ -37,6 +37,9 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := t.nameThreads(c); err != nil {
+		return nil, err
+	}
 	labels := types.resolve(t, c, a.tablesAt())
 	d.Notes = append(d.Notes, labels.notes...)
 	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause,
