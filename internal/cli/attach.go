@@ -11,7 +11,8 @@ import (
 func (a *app) attachCommand() *cobra.Command {
 	var flags attachFlags
 	var hold holding
-	var asJSON bool
+	var follow followFlag
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:   "attach PID",
 		Short: "Start tracking allocations",
@@ -19,6 +20,12 @@ func (a *app) attachCommand() *cobra.Command {
 			"own allocators, and by malloc and mmap of C code. Returns at once; tracking\n" +
 			"goes on without heaptap until `heaptap detach`. Allocations from before the\n" +
 			"attach are not seen.\n\n" +
+			"With --follow forked children are tracked from their first allocation on, and\n" +
+			"theirs; that needs no heaptap. A child that executes another Python can only be\n" +
+			"attached to by a heaptap that watches: --follow stays and does so until the last\n" +
+			"process has ended or Ctrl-C (130), and tells of each; tracking goes on after it.\n" +
+			"--follow=forks returns at once. A process of a few milliseconds may be missed;\n" +
+			"what ends takes its numbers along.\n\n" +
 			"With --hold, heaptap stays, keeps what is tracked safe from whatever becomes of\n" +
 			"the process, and writes a snapshot when it ends: by itself, by SIGKILL, by the\n" +
 			"OOM killer, by a crash. Ctrl-C lets go of it, and leaves it tracked.",
@@ -27,6 +34,7 @@ func (a *app) attachCommand() *cobra.Command {
 			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
 			"heaptap attach 4711 --domains raw,mem,obj", "Python's allocators only",
+			"heaptap attach 4711 --tree --follow=forks", "a server and its workers",
 			"heaptap attach 4711 --hold -o last.pb.gz", "have a snapshot of its end"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
@@ -40,7 +48,13 @@ func (a *app) attachCommand() *cobra.Command {
 				return wrongUse(c, "-o FILE is for the snapshot that --hold writes")
 			}
 			options := flags.options()
-			options.Hold = hold.wanted
+			options.Hold, options.Follow = hold.wanted, follow != ""
+			if tree || follow == followAll {
+				if hold.wanted {
+					return wrongUse(c, "--hold is for one process: not with --tree or --follow, but with --follow=forks")
+				}
+				return a.attachTree(c.Context(), pid, options, tree, follow, asJSON)
+			}
 			at, err := a.Engine.Attach(c.Context(), pid, options)
 			if err != nil {
 				return err
@@ -57,6 +71,10 @@ func (a *app) attachCommand() *cobra.Command {
 		},
 	}
 	flags.add(a, c)
+	c.Flags().Var(&follow, "follow", "track children too: all of them, or forks only (see above)")
+	c.Flags().Lookup("follow").NoOptDefVal = string(followAll)
+	c.Flags().BoolVar(&tree, "tree", false, "attach to all Python processes below it, too")
+	a.fixedCompletion(c, "follow", string(followAll), string(followForks))
 	c.Flags().BoolVar(&hold.wanted, "hold", false, "stay, and write a snapshot when the process ends in whatever way")
 	c.Flags().StringVarP(&hold.out, "output", "o", "", "with --hold: write to `FILE`")
 	jsonFlag(c, &asJSON)
