@@ -6,59 +6,84 @@ import "unsafe"
 
 // Numbers of abi.h.
 const (
-	AddressBits     = 0x2f
-	Calloc          = 0x1
-	CodeBit         = 0x3e
-	CodeCut         = 0x2
-	CodeDomain      = 0x4
-	CodeFirst       = 0x5
-	CodeNone        = 0x0
-	CodeRoot        = 0x1
-	CodeUnknown     = 0x3
-	Domains         = 0x3
-	DomainBits      = 0x3
-	DomainShift     = 0x3b
-	DomainSlots     = 0x8
-	EpochBits       = 0x16
-	EpochCoarse     = 0x10
-	EpochFine       = 0x200000
-	EpochLast       = 0x3fffff
-	EpochShift      = 0x25
-	FilterFull      = 0xff
-	FilterLog2      = 0xe
-	FlagOffset      = 0x10000
-	Free            = 0x3
-	Functions       = 0x4
-	InstrIndex      = 0x0
-	InstrPointer    = 0x1
-	LeafWordsLog2   = 0x9
-	LedgerAllocator = 0x1
-	LedgerEntries   = 0x5c
-	LedgerFree      = 0x0
-	LiveBit         = 0x3f
-	Magic           = 0x7061747061656821
-	Malloc          = 0x0
-	Mem             = 0x1
-	MidEntriesLog2  = 0x10
-	Obj             = 0x2
-	Raw             = 0x0
-	Realloc         = 0x2
-	ScaleBits       = 0xa
-	SizeBig         = 0xfff
-	SizeBits        = 0xc
-	SizeShift       = 0x19
-	StackBits       = 0x19
-	StateEmpty      = 0x0
-	StateHooking    = 0x1
-	StatePassive    = 0x4
-	StateTracking   = 0x2
-	StateUnhooking  = 0x3
-	TablesOffset    = 0x100000
-	TemporaryMost   = 0x8
-	TextOffset      = 0x0
-	TstateFunction  = 0x0
-	TstateLocal     = 0x2
-	TstateVariable  = 0x1
+	AddressBits       = 0x2f
+	Calloc            = 0x1
+	CodeBit           = 0x3e
+	CodeCut           = 0x2
+	CodeDomain        = 0x4
+	CodeFirst         = 0x5
+	CodeNone          = 0x0
+	CodeRoot          = 0x1
+	CodeUnknown       = 0x3
+	Domains           = 0x6
+	DomainBits        = 0x3
+	DomainShift       = 0x3b
+	DomainSlots       = 0x8
+	EpochBits         = 0x16
+	EpochCoarse       = 0x10
+	EpochFine         = 0x200000
+	EpochLast         = 0x3fffff
+	EpochShift        = 0x25
+	File              = 0x5
+	FilterFull        = 0xff
+	FilterLog2        = 0xe
+	FlagOffset        = 0x20000
+	Free              = 0x3
+	Functions         = 0x4
+	InstrIndex        = 0x0
+	InstrPointer      = 0x1
+	LeafWordsLog2     = 0x9
+	LedgerAllocator   = 0x1
+	LedgerEntries     = 0x5c
+	LedgerFree        = 0x0
+	LedgerSlot        = 0x2
+	LiveBit           = 0x3f
+	Magic             = 0x7061747061656821
+	Malloc            = 0x0
+	Mapped            = 0x4
+	Mem               = 0x1
+	MidEntriesLog2    = 0x10
+	Names             = 0x40
+	Native            = 0x3
+	NativeFunctions   = 0x11
+	NativeVariants    = 0x4
+	NAlignedAlloc     = 0x6
+	NCalloc           = 0x1
+	NDlclose          = 0x10
+	NDlmopen          = 0xf
+	NDlopen           = 0xe
+	NFree             = 0x4
+	NFreeAlignedSized = 0xa
+	NFreeSized        = 0x9
+	NMalloc           = 0x0
+	NMmap             = 0xb
+	NMremap           = 0xd
+	NMunmap           = 0xc
+	NPosixMemalign    = 0x5
+	NPvalloc          = 0x8
+	NRealloc          = 0x2
+	NReallocarray     = 0x3
+	NValloc           = 0x7
+	Obj               = 0x2
+	PythonDomains     = 0x3
+	Raw               = 0x0
+	Realloc           = 0x2
+	ScaleBits         = 0xa
+	SizeBig           = 0xfff
+	SizeBits          = 0xc
+	SizeShift         = 0x19
+	StackBits         = 0x19
+	StateEmpty        = 0x0
+	StateHooking      = 0x1
+	StatePassive      = 0x4
+	StateTracking     = 0x2
+	StateUnhooking    = 0x3
+	TablesOffset      = 0x100000
+	TemporaryMost     = 0x8
+	TextOffset        = 0x0
+	TstateFunction    = 0x0
+	TstateLocal       = 0x2
+	TstateVariable    = 0x1
 )
 
 // Blob is struct ht_blob of abi.h.
@@ -145,10 +170,11 @@ type Config struct {
 	MayPrctl           uint32
 	Pid                uint32
 	Temporary          uint32
-	Pad                uint32
+	MayWrite           uint32
+	Reserved           [8]uint64
 }
 
-var _ [224]byte = [unsafe.Sizeof(Config{})]byte{}
+var _ [288]byte = [unsafe.Sizeof(Config{})]byte{}
 
 // Count is struct ht_count of abi.h.
 type Count struct {
@@ -189,6 +215,37 @@ type Ledger struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Ledger{})]byte{}
+
+// Mapping is struct ht_mapping of abi.h.
+type Mapping struct {
+	Start  uint64
+	End    uint64
+	Stat   uint32
+	Epoch  uint32
+	Domain uint32
+	Pad    uint32
+}
+
+var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
+
+// Module is struct ht_module of abi.h.
+type Module struct {
+	Map     uint64
+	Dynamic uint64
+	Look    uint32
+	Again   uint32
+}
+
+var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
+
+// Name is struct ht_name of abi.h.
+type Name struct {
+	Hash     uint64
+	Function uint32
+	Pad      uint32
+}
+
+var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
 
 // Node is struct ht_node of abi.h.
 type Node struct {
@@ -273,6 +330,10 @@ type Tables struct {
 	Stats          Window
 	Timeline       Window
 	Resident       Window
+	SlotsHooked    Window
+	Mappings       Window
+	Modules        Window
+	Spare          [4]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -288,10 +349,25 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
+	Native         [17][4]uint64
+	Stubs          [17][4]uint64
+	Names          [64]Name
+	Loader         uint64
+	SlotsMissed    uint64
+	ModulesLooks   uint64
+	Pad6           uint64
+	HasMapped      uint32
+	Pad8           uint32
+	NamesCount     uint32
+	HasNative      uint32
+	ModulesLock    uint32
+	MappingsLock   uint32
+	Reserved       [16]uint64
 	Ledger         [92]Ledger
+	Pad7           [189]uint64
 }
 
-var _ [4096]byte = [unsafe.Sizeof(Tables{})]byte{}
+var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
 
 // Thread is struct ht_thread of abi.h.
 type Thread struct {
@@ -318,7 +394,9 @@ type Thread struct {
 	Count          [8]Count
 	RecentNext     uint64
 	Recent         [8]uint64
-	Reserved       [6]uint64
+	LoaderStack    uint64
+	LoaderBack     uint64
+	Reserved       [4]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

@@ -193,7 +193,7 @@ func smallTables() []byte {
 	)
 	h := Tables{Magic: Magic, Fingerprint: Fingerprint(), State: StateTracking}
 	h.Config.GranuleLog2 = 4
-	at := uint64(pageSize)
+	at := (uint64(unsafe.Sizeof(h)) + pageSize - 1) &^ (pageSize - 1)
 	place := func(w *Window, entries, size, next uint64) {
 		*w = Window{Offset: at, Entries: entries, Next: next}
 		at += (entries*size + 63) &^ 63
@@ -391,7 +391,7 @@ func (r readOne) ReadAt(p []byte, a mem.Addr) error {
 // damage where the capture knows that the target runs.
 func TestRunning(t *testing.T) {
 	b := smallTables()
-	h := view[Tables](b[:pageSize])
+	h := view[Tables](b[:unsafe.Sizeof(Tables{})])
 	full := h[0].Nodes.Next
 	h[0].Nodes.Next = FirstNode + 1
 	m := &restless{Fake: mem.Fake{Segments: []mem.Segment{{Addr: tablesAt, Data: b}}}}
@@ -431,7 +431,7 @@ func TestRunning(t *testing.T) {
 func TestReadHeader(t *testing.T) {
 	b := smallTables()
 	m := &mem.Fake{Segments: []mem.Segment{{Addr: tablesAt, Data: b}}}
-	if h, err := ReadHeader(m, tablesAt); err != nil || !bytes.Equal(bytesOf(h), b[:pageSize]) {
+	if h, err := ReadHeader(m, tablesAt); err != nil || !bytes.Equal(bytesOf(h), b[:unsafe.Sizeof(*h)]) {
 		t.Fatalf("header: %v", err)
 	}
 	var fault *mem.Fault

@@ -59,7 +59,7 @@ func TestImage(t *testing.T) {
 	if len(img.Text) > FlagOffset {
 		t.Errorf("%d bytes of code do not fit before the flag page", len(img.Text))
 	}
-	for d := range Domains {
+	for d := range PythonDomains {
 		for f := range Functions {
 			for _, sampled := range []bool{false, true} {
 				if at, err := Hook(img, d, f, sampled); err != nil || at >= uint64(len(img.Text)) {

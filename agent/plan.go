@@ -14,6 +14,10 @@ const (
 	pointSize = uint64(unsafe.Sizeof(Point{}))
 
 	timelinePoints = 1 << 10
+
+	mostSlots    = 1 << 15 // GOT slots that are hooked
+	mostMappings = 1 << 15
+	mostModules  = 1 << 13
 )
 
 // maxThreads is the most records of threads that any plan has.
@@ -26,7 +30,7 @@ const MinTables = 16 << 20
 // only what is used is there. `granuleLog2` is the allocators' alignment; ram, bytes, bounds what can ever be tracked.
 // It returns the bytes used, a multiple of the page size and not above size.
 func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
-	at := uint64(pageSize)
+	at := (uint64(unsafe.Sizeof(*h)) + pageSize - 1) &^ (pageSize - 1)
 	place := func(w *Window, entries, entrySize, first uint64) {
 		*w = Window{Offset: at, Entries: entries, Next: first}
 		at += (entries*entrySize + pageSize - 1) &^ (pageSize - 1)
@@ -45,6 +49,9 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Timeline, timelinePoints, pointSize, 0)
 	place(&h.Resident, timelinePoints, pointSize, 0)
 	h.TimelineStep = 1
+	place(&h.SlotsHooked, share(64<<10, 1<<10, mostSlots), uint64(unsafe.Sizeof(Ledger{})), 0)
+	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
+	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Module{})), 0)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)

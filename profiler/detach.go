@@ -237,12 +237,12 @@ func (t *target) unhook(a *placed, d *Detachment) error {
 		}
 		fault.Point("detach/unhooked")
 	}
-	return nil
+	return t.unhookSlots(a, d)
 }
 
 func hookName(e agent.Ledger) string {
 	d, f := int(e.What>>8), int(e.What&0xff)
-	if d >= agent.Domains || f >= agent.Functions {
+	if d >= agent.PythonDomains || f >= agent.Functions {
 		return fmt.Sprintf("word at %#x", e.Address)
 	}
 	return "allocator " + agent.DomainNames[d] + "." + agent.FunctionNames[f]

@@ -28,7 +28,7 @@ typedef long long s64;
 /* The tracer and linker script share these. */
 enum {
 	HT_TEXT_OFFSET = 0,
-	HT_FLAG_OFFSET = 0x10000,
+	HT_FLAG_OFFSET = 0x20000,
 	HT_TABLES_OFFSET = 0x100000,
 };
 
@@ -63,8 +63,42 @@ enum {
 	HT_EPOCH_LAST = (1 << HT_EPOCH_BITS) - 1,
 };
 
-enum { HT_RAW, HT_MEM, HT_OBJ, HT_DOMAINS, HT_DOMAIN_SLOTS = 8 };
+/* CPython's domains; then malloc's family, anonymous mappings, and mappings of files. */
+enum {
+	HT_RAW,
+	HT_MEM,
+	HT_OBJ,
+	HT_PYTHON_DOMAINS,
+	HT_NATIVE = HT_PYTHON_DOMAINS,
+	HT_MAPPED,
+	HT_FILE,
+	HT_DOMAINS,
+	HT_DOMAIN_SLOTS = 8,
+};
 enum { HT_MALLOC, HT_CALLOC, HT_REALLOC, HT_FREE, HT_FUNCTIONS };
+
+/* Functions whose GOT slots are hooked. Some have other names too (memalign, mmap64, operator new). */
+enum {
+	HT_N_MALLOC,
+	HT_N_CALLOC,
+	HT_N_REALLOC,
+	HT_N_REALLOCARRAY,
+	HT_N_FREE,
+	HT_N_POSIX_MEMALIGN,
+	HT_N_ALIGNED_ALLOC, /* and memalign */
+	HT_N_VALLOC,
+	HT_N_PVALLOC,
+	HT_N_FREE_SIZED,
+	HT_N_FREE_ALIGNED_SIZED,
+	HT_N_MMAP, /* and mmap64 */
+	HT_N_MUNMAP,
+	HT_N_MREMAP,
+	HT_N_DLOPEN,
+	HT_N_DLMOPEN,
+	HT_N_DLCLOSE,
+	HT_NATIVE_FUNCTIONS,
+	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
+};
 
 /* ---- stacks --------------------------------------------------------------------------------------------------- */
 
@@ -200,7 +234,9 @@ struct ht_thread {
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
-	u64 reserved[6];
+	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
+	u64 loader_back;  /* its return address */
+	u64 reserved[4];
 };
 HT_ASSERT_SIZE(struct ht_thread, 512);
 
@@ -264,9 +300,10 @@ struct ht_config {
 	u32 may_prctl;
 	u32 pid; /* in the target's pid namespace */
 	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
-	u32 pad;
+	u32 may_write; /* process_vm_readv, process_vm_writev and mprotect */
+	u64 reserved[8];
 };
-HT_ASSERT_SIZE(struct ht_config, 224);
+HT_ASSERT_SIZE(struct ht_config, 288);
 
 /* What the tracer found, for readers that come when the target has gone. */
 struct ht_python {
@@ -288,8 +325,37 @@ struct ht_ledger {
 	u32 what; /* domain << 8 | function */
 };
 HT_ASSERT_SIZE(struct ht_ledger, 32);
-enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR };
+enum { HT_LEDGER_FREE, HT_LEDGER_ALLOCATOR, HT_LEDGER_SLOT };
 enum { HT_LEDGER_ENTRIES = 92 };
+
+/* Under what name a function is imported: the name's hash, see name_hash. */
+struct ht_name {
+	u64 hash;
+	u32 function;
+	u32 pad;
+};
+HT_ASSERT_SIZE(struct ht_name, 16);
+enum { HT_NAMES = 64 };
+
+/* A mapping that the target made, or what is left of it. */
+struct ht_mapping {
+	u64 start;
+	u64 end;
+	u32 stat;
+	u32 epoch;
+	u32 domain;
+	u32 pad;
+};
+HT_ASSERT_SIZE(struct ht_mapping, 32);
+
+/* A loaded module, as the loader knows it. */
+struct ht_module {
+	u64 map;     /* its struct link_map */
+	u64 dynamic; /* its dynamic section */
+	u32 look;    /* the look that saw it last */
+	u32 again;   /* some of its slots were not bound: look at it again */
+};
+HT_ASSERT_SIZE(struct ht_module, 24);
 
 /* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
 struct ht_window {
@@ -311,7 +377,7 @@ struct ht_tables {
 	u64 started;     /* CLOCK_REALTIME, nanoseconds, when tracking began */
 	u64 owner;       /* pid and start time of the target, so that a forked child is told from it */
 	u64 owner_start;
-	u64 original[HT_DOMAINS][HT_FUNCTIONS];
+	u64 original[HT_PYTHON_DOMAINS][HT_FUNCTIONS];
 	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
 
 	struct ht_config config;
@@ -345,6 +411,10 @@ struct ht_tables {
 	struct ht_window stats;    /* ht_stat[entries] */
 	struct ht_window timeline; /* ht_point[entries]: bytes live, now and then; written under the GIL */
 	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
+	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
+	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
+	struct ht_window modules;      /* ht_module[entries]: those whose slots were looked at */
+	struct ht_window spare[4];
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -363,9 +433,26 @@ struct ht_tables {
 	u64 pad5[3];
 	struct ht_python python;
 
+	/* Native allocations. */
+	u64 native[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS]; /* originals; 0: free */
+	u64 stubs[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS];  /* their hooks, filled in by the tracer */
+	struct ht_name names[HT_NAMES];
+	u64 loader;       /* address of the loader's struct r_debug, or 0 */
+	u64 slots_missed; /* of modules loaded later: no variant, no permission, no room */
+	u64 modules_looks; /* how often they were looked at */
+	u64 pad6;
+	u32 has_mapped; /* mmap's family is hooked */
+	u32 pad8;
+	u32 names_count;
+	u32 has_native; /* malloc's family is hooked: what CPython's allocators ask of it is not to be counted again */
+	u32 modules_lock;
+	u32 mappings_lock;
+	u64 reserved[16];
+
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
+	u64 pad7[189];
 };
-HT_ASSERT_SIZE(struct ht_tables, 4096);
+HT_ASSERT_SIZE(struct ht_tables, 8192);
 
 /* In the flag page: zero in a forked child. */
 struct ht_flag {

@@ -17,5 +17,8 @@
 #include "stats.h"
 #include "code.h"
 #include "walk.h"
+#include "mappings.h"
+#include "modules.h"
 #include "hooks.h"
+#include "native.h"
 

@@ -26,6 +26,9 @@ INLINE u8 *at(u64 offset) { return (u8 *)T + offset; }
 #define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define STORE_RELEASE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+/* Are the hooks to do anything? Not before all are in place, nor in a forked child. */
+INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
+
 /* Hides from the compiler that a value equals one it has seen, so that the next load does not wait for the last. */
 #define FORGET(v) __asm__("" : "+r"(v))
 
@@ -97,5 +100,24 @@ static u64 take_bytes(u64 n)
 #else
 #error "no such CPU"
 #endif
+
+enum { LOCK_SPINS = 20000 };
+
+/*
+ * A lock is never waited for beyond a bound: its holder may be a thread that the scheduler, or a tracer, keeps from
+ * running.
+ */
+static int spin_lock(u32 *lock)
+{
+	for (u32 i = 0; i < LOCK_SPINS; i++) {
+		u32 is = 0;
+		if (__atomic_compare_exchange_n(lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return 1;
+		relax();
+	}
+	return 0;
+}
+
+static void spin_unlock(u32 *lock) { STORE_RELEASE(lock, 0); }
 
 #endif

@@ -6,24 +6,13 @@
  * again and again fills one record only. Both hash tables are replaced by larger ones as they fill; the old ones stay
  * where they are, for readers that still look at them.
  *
- * Lock: writers only; it is never waited for beyond a bound, since its holder may be a thread that the scheduler, or a
- * tracer, keeps from running. Who does not get it goes without a name for once.
+ * Lock: writers only. Who does not get it goes without a name for once.
  */
 
-enum { CODE_SLOTS_LOG2 = 9, STR_MAX = 2048, LINES_MAX = 1 << 20, LOCK_SPINS = 20000 };
+enum { CODE_SLOTS_LOG2 = 9, STR_MAX = 2048, LINES_MAX = 1 << 20 };
 
-static int code_lock(void)
-{
-	for (u32 i = 0; i < LOCK_SPINS; i++) {
-		u32 is = 0;
-		if (__atomic_compare_exchange_n(&T->code_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-			return 1;
-		relax();
-	}
-	return 0;
-}
-
-static void code_unlock(void) { STORE_RELEASE(&T->code_lock, 0); }
+static int code_lock(void) { return spin_lock(&T->code_lock); }
+static void code_unlock(void) { spin_unlock(&T->code_lock); }
 
 INLINE struct ht_code *code_record(u32 number) { return (struct ht_code *)at(T->codes.offset) + number; }
 

@@ -8,19 +8,24 @@
  * finds depth > 0 and passes through.
  */
 
-INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
+/*
+ * The frame of the function that the target has called, where a walk of native frames begins: the caller's frame
+ * pointer, the address in the caller to return to, and behind these two the caller's stack pointer. In a function that
+ * is always inlined it is the frame of whom it is inlined into.
+ */
+#define HOOK_FRAME ((const u64 *)__builtin_frame_address(0))
 
 /* What one recorded block counts for: 1, or the sampling weight of its size. */
 INLINE u64 weight_of(u64 size) { return CFG->sample_bytes ? sample_weight(size) : 1; }
 
 /*
- * Does a sample point fall into the block? Raw blocks come from any thread and use up their thread's distance; the
- * other domains are guarded by the GIL and share one, in the flag page.
+ * Does a sample point fall into the block? Blocks that may come without the GIL use up their thread's distance; the
+ * others share one, in the flag page.
  */
 INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 {
-	s64 *until = domain == HT_RAW ? &t->until_sample : &ht_flag.until_sample;
-	if (domain == HT_RAW)
+	s64 *until = guarded(domain) ? &ht_flag.until_sample : &t->until_sample;
+	if (!guarded(domain))
 		*until -= (s64)sampled_bytes(size); /* the others did so on their way here */
 	if (likely(*until >= 0))
 		return 0;
@@ -29,9 +34,10 @@ INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 }
 
 /* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
-INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight)
+INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
 {
-	u32 node = stack_now(t, domain);
+	loader_check(t, fp);
+	u32 node = stack_now(t, domain, fp);
 	if (unlikely(!guarded(domain)))
 		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
 	u32 stat = stat_of(node);
@@ -46,19 +52,19 @@ INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 we
 	return 1;
 }
 
-NOINLINE void record_sampled(struct ht_thread *t, u32 domain, u64 p, u64 size)
+NOINLINE void record_sampled(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
 {
-	if (sample_here(t, domain, size) && record_block(t, domain, p, size, sample_weight(size)))
+	if (sample_here(t, domain, size) && record_block(t, domain, p, size, sample_weight(size), fp))
 		filter_add(p);
 }
 
-INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size)
+INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
 {
 	if (unlikely(CFG->sample_bytes)) {
-		record_sampled(t, domain, p, size);
+		record_sampled(t, domain, p, size, fp);
 		return;
 	}
-	record_block(t, domain, p, size, 1);
+	record_block(t, domain, p, size, 1, fp);
 	if (unlikely(CFG->temporary))
 		t->recent[t->recent_next++ % HT_TEMPORARY_MOST] = p;
 }
@@ -196,7 +202,7 @@ INLINE int inert(void)
 /* A request has failed: the bytes that sample_skips counted are none. */
 COLD void unsample(u32 domain, u64 size)
 {
-	if (CFG->sample_bytes && domain != HT_RAW)
+	if (CFG->sample_bytes && guarded(domain))
 		ht_flag.until_sample = (s64)((u64)ht_flag.until_sample + sampled_bytes(size));
 }
 
@@ -232,7 +238,7 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	if (likely(p)) {
 		if (domain == HT_OBJ)
 			blank((u64)p, size);
-		record(t, domain, (u64)p, size);
+		record(t, domain, (u64)p, size, HOOK_FRAME);
 	} else {
 		unsample(domain, size);
 	}
@@ -253,7 +259,7 @@ INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 	t->depth = 1;
 	void *p = original(ctx, n, size);
 	if (likely(p))
-		record(t, domain, (u64)p, n * size); /* no overflow, or there would be no p */
+		record(t, domain, (u64)p, n * size, HOOK_FRAME); /* no overflow, or there would be no p */
 	else
 		unsample(domain, n * size);
 	t->depth = 0;
@@ -279,7 +285,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	t->depth = 1;
 	void *q = original(ctx, p, size);
 	if (likely(q)) {
-		record(t, domain, (u64)q, size);
+		record(t, domain, (u64)q, size, HOOK_FRAME);
 	} else {
 		unsample(domain, size);
 		if (p && size) /* for no bytes, NULL says that p was freed */
@@ -306,7 +312,7 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 			struct taken k = take_out(t, (u64)p);
 			if (unlikely(CFG->temporary) && (s64)k.old < 0)
 				count_temporary(t, (u64)p, k.old);
-			if (domain != HT_RAW && unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
+			if (domain == HT_RAW ? T->has_native : unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
 				nesting_free(t, original, ctx, p);
 				return;
 			}

@@ -190,7 +190,7 @@ INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 INLINE u64 own_tstate(u32 domain)
 {
 	u64 ts;
-	if (unlikely(domain == HT_RAW))
+	if (unlikely(!guarded(domain)))
 		return call0(CFG->this_tstate);
 	if (likely(CFG->tstate_kind == HT_TSTATE_VARIABLE))
 		ts = peek64(CFG->current_tstate);
@@ -209,9 +209,10 @@ INLINE u64 current_frame(u64 ts)
 	return CFG->cframe_frame < 0 ? f : f ? peek64(f + (u32)CFG->cframe_frame) : 0;
 }
 
-/* The calling thread's stack. */
-INLINE u32 stack_now(struct ht_thread *t, u32 domain)
+/* The calling thread's stack. fp is the hook's own frame. */
+INLINE u32 stack_now(struct ht_thread *t, u32 domain, const u64 *fp)
 {
+	(void)fp;
 	u64 ts = own_tstate(domain);
 	if (unlikely(!ts))
 		return t->root;

@@ -128,10 +128,10 @@ static void test_codes_locked(void)
 	for (u32 i = 0; i < 6; i++)
 		push(p);
 	link_frames(p);
-	expect_stack(p, stack_now(t, HT_MEM));
+	expect_stack(p, stack_now(t, HT_MEM, 0));
 	T->code_flush = 1;
 	T->code_generation++;
-	expect_stack(p, stack_now(t, HT_MEM));
+	expect_stack(p, stack_now(t, HT_MEM, 0));
 	CHECK(!T->code_flush && t->code_generation == T->code_generation, "walk_forget");
 	program_free(p);
 	free(c);

@@ -49,7 +49,7 @@ static void fill(const char *path)
 			unseen++;
 			continue;
 		}
-		*b = (struct place){.address = b->address, .size = some_size(), .live = 1, .domain = (u32)below(HT_DOMAINS)};
+		*b = (struct place){.address = b->address, .size = some_size(), .live = 1, .domain = (u32)below(HT_PYTHON_DOMAINS)};
 		s.next = b->address;
 		sampled[b->domain].malloc(&s, b->size);
 		u64 *word = live_find(b->address), w = word ? LOAD(word) : 0;

@@ -297,7 +297,7 @@ static void obj_free(void *ctx, void *p)
 
 static void scripted(void)
 {
-	for (u32 d = 0; d < HT_DOMAINS; d++) {
+	for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 		T->original[d][HT_MALLOC] = (u64)(d == HT_RAW ? raw_malloc : obj_malloc);
 		T->original[d][HT_CALLOC] = (u64)(d == HT_RAW ? raw_calloc : obj_calloc);
 		T->original[d][HT_REALLOC] = (u64)(d == HT_RAW ? raw_realloc : obj_realloc);
@@ -312,13 +312,13 @@ struct hooks {
 	void (*free)(void *, void *);
 };
 
-static const struct hooks hooks[HT_DOMAINS] = {
+static const struct hooks hooks[HT_PYTHON_DOMAINS] = {
 	{ht_raw_malloc, ht_raw_calloc, ht_raw_realloc, ht_raw_free},
 	{ht_mem_malloc, ht_mem_calloc, ht_mem_realloc, ht_mem_free},
 	{ht_obj_malloc, ht_obj_calloc, ht_obj_realloc, ht_obj_free},
 };
 
-static const struct hooks sampled[HT_DOMAINS] = {
+static const struct hooks sampled[HT_PYTHON_DOMAINS] = {
 	{ht_raw_malloc, ht_raw_calloc, ht_raw_realloc, ht_raw_free_sampled},
 	{ht_mem_malloc_sampled, ht_mem_calloc_sampled, ht_mem_realloc_sampled, ht_mem_free_sampled},
 	{ht_obj_malloc_sampled, ht_obj_calloc_sampled, ht_obj_realloc_sampled, ht_obj_free_sampled},

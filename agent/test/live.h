@@ -79,7 +79,7 @@ static void test_live_map(void)
 				b->live = 0;
 				continue;
 			}
-			*b = (struct place){b->address, some_size(), 1, (u32)below(1 << HT_STACK_BITS), (u32)below(HT_DOMAINS),
+			*b = (struct place){b->address, some_size(), 1, (u32)below(1 << HT_STACK_BITS), (u32)below(HT_PYTHON_DOMAINS),
 			                    below(HT_EPOCH_LAST + 1ull)};
 			CHECK(live_set(b->address, b->size, b->stat, b->domain, b->epoch), "%#llx", b->address);
 			if (step % 1000 == 0)
@@ -131,7 +131,7 @@ static void test_live_full(void)
 }
 
 struct totals {
-	struct ht_count count[HT_DOMAINS];
+	struct ht_count count[HT_PYTHON_DOMAINS];
 	u64 unseen;
 };
 
@@ -168,7 +168,7 @@ static void test_hooks(void)
 		struct totals m = {0};
 		u64 words[] = {0, 0}; /* unchanged by what fails */
 		for (u32 step = 0; step < 60000; step++) {
-			u32 i = (u32)below(PLACES), d = (u32)below(HT_DOMAINS);
+			u32 i = (u32)below(PLACES), d = (u32)below(HT_PYTHON_DOMAINS);
 			struct place *b = &p[i], *to;
 			struct script s = {0};
 			u64 size = some_size();
@@ -224,7 +224,7 @@ static void test_hooks(void)
 			if (p[i].live)
 				p[i].stat = node_at(p[i].domain == HT_RAW ? raw : root)->stat, p[i].epoch = 0;
 		expect_places(p);
-		for (u32 d = 0; d < HT_DOMAINS; d++) {
+		for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 			struct ht_count is = sum_counts(d), want = m.count[d];
 			CHECK(!memcmp(&is, &want, sizeof is), "domain %u: %llu %llu %llu %llu, not %llu %llu %llu %llu", d,
 			      is.alloc_blocks, is.alloc_bytes, is.freed_blocks, is.freed_bytes, want.alloc_blocks,
@@ -264,7 +264,7 @@ static void test_inert(void)
 	scripted();
 	ht_flag.active = 0;
 	struct script s = {.next = 0x7f0000001000};
-	for (u32 d = 0; d < HT_DOMAINS; d++) {
+	for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 		hooks[d].malloc(&s, 10);
 		hooks[d].calloc(&s, 1, 10);
 		hooks[d].realloc(&s, (void *)s.next, 20);

@@ -44,7 +44,7 @@ static void test_sample_unbiased(void)
 {
 	static const u64 rates[] = {8, 100, 20000};
 	for (u32 r = 0; r < sizeof rates / sizeof *rates; r++)
-		for (u32 d = 0; d < HT_DOMAINS; d++) {
+		for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 			tables((struct plan){.sample_bytes = rates[r]});
 			scripted();
 			ht_flag.until_sample = 0;
@@ -79,7 +79,7 @@ static void test_sample_failed(void)
 	tables((struct plan){.sample_bytes = 1000});
 	scripted();
 	struct script fails = {.next = 0}, s = {.next = 0x7f0000001000};
-	for (u32 d = HT_MEM; d < HT_DOMAINS; d++) {
+	for (u32 d = HT_MEM; d < HT_PYTHON_DOMAINS; d++) {
 		ht_flag.until_sample = 500;
 		sampled[d].malloc(&fails, (1ull << 63) - 1);
 		sampled[d].calloc(&fails, 1ull << 40, 1ull << 22);

@@ -66,7 +66,7 @@ static void test_peak(void)
 		u32 stat = word ? word_stat(LOAD(word)) : 0;
 		u64 size = below(8) ? below(2000) : below(1 << 20);
 		if (!b->live && below(100) < tide) {
-			b->domain = (u32)below(HT_DOMAINS);
+			b->domain = (u32)below(HT_PYTHON_DOMAINS);
 			s.next = b->address;
 			hooks[b->domain].malloc(&s, size);
 			b->live = 1, b->size = size;

@@ -188,7 +188,7 @@ static void *work(void *arg)
 	struct program *p = program_new(3);
 	struct script quiet = {0};
 	for (u32 i = 0; i < WORK; i++) {
-		u32 d = (u32)below(HT_DOMAINS);
+		u32 d = (u32)below(HT_PYTHON_DOMAINS);
 		if (d != HT_RAW)
 			pthread_mutex_lock(&w->world->gil);
 		if (d == HT_OBJ)
@@ -220,7 +220,7 @@ static void test_concurrent(void)
 {
 	for (u32 kind = HT_INSTR_INDEX; kind <= HT_INSTR_POINTER; kind++) {
 		tables((struct plan){.instr_kind = kind, .nodes = 1 << 21, .sample_bytes = 0});
-		for (u32 d = 0; d < HT_DOMAINS; d++) {
+		for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 			T->original[d][HT_MALLOC] = (u64)busy_malloc;
 			T->original[d][HT_CALLOC] = (u64)busy_calloc;
 			T->original[d][HT_REALLOC] = (u64)busy_realloc;
@@ -245,7 +245,7 @@ static void test_concurrent(void)
 		}
 		u64 left = made - dropped, alloc = 0, freed = 0;
 		CHECK(each_live(0, 0) == left, "%llu live, not %llu", each_live(0, 0), left);
-		for (u32 d = 0; d < HT_DOMAINS; d++) {
+		for (u32 d = 0; d < HT_PYTHON_DOMAINS; d++) {
 			alloc += sum_counts(d).alloc_blocks;
 			freed += sum_counts(d).freed_blocks;
 		}

@@ -356,11 +356,11 @@ static void test_walk_tstate(void)
 	for (u32 i = 0; i < 5; i++)
 		push(p);
 	link_frames(p);
-	expect_stack(p, stack_now(t, HT_MEM));
+	expect_stack(p, stack_now(t, HT_MEM, 0));
 	u32 kept = t->frames, lives = t->lives;
 	CHECK(kept == 5, "%u frames kept", kept);
 	p->tstate.id++;
-	expect_stack(p, stack_now(t, HT_MEM));
+	expect_stack(p, stack_now(t, HT_MEM, 0));
 	CHECK(t->lives == lives + 1, "the record serves %u threads", t->lives);
 	p->tstate.thread_id++; /* another thread holds the GIL; this one has no state */
 	struct tstate *own = current;
@@ -369,8 +369,8 @@ static void test_walk_tstate(void)
 	CFG->current_tstate = (u64)&none - thread_pointer();
 	none = &theirs;
 	current = 0;
-	CHECK(stack_now(t, HT_MEM) == t->root, "the stack of another thread");
+	CHECK(stack_now(t, HT_MEM, 0) == t->root, "the stack of another thread");
 	current = own;
-	expect_stack(p, stack_now(t, HT_MEM));
+	expect_stack(p, stack_now(t, HT_MEM, 0));
 	program_free(p);
 }

@@ -23,7 +23,7 @@ func (a *app) attachCommand() *cobra.Command {
 			"heaptap attach 4711", "exact: every block",
 			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on for weeks",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
-			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone"),
+			"heaptap attach 4711 --domains raw,mem,obj", "Python's allocators only"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
 		ValidArgsFunction: a.completePid,
@@ -46,12 +46,12 @@ func (a *app) attachCommand() *cobra.Command {
 	}
 	c.Flags().Var(&sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
 	c.Flags().Lookup("sample").DefValue = ""
-	c.Flags().Var(&domains, "domains", "track only these of CPython's allocator domains: raw, mem, obj")
+	c.Flags().Var(&domains, "domains", "track only these: raw, mem, obj (CPython's allocators), malloc, mmap")
 	c.Flags().IntVar(&temporary, "temporary", 0,
 		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
 	jsonFlag(c, &asJSON)
 	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
-	a.fixedCompletion(c, "domains", "raw,mem,obj", "mem,obj", "obj")
+	a.fixedCompletion(c, "domains", "raw,mem,obj,malloc,mmap", "raw,mem,obj", "malloc,mmap")
 	return c
 }
 
