@@ -357,7 +357,7 @@ type Tables struct {
 	ModulesLooks   uint64
 	Pad6           uint64
 	HasMapped      uint32
-	Pad8           uint32
+	MayYield       uint32
 	NamesCount     uint32
 	HasNative      uint32
 	ModulesLock    uint32

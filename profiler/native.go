@@ -52,6 +52,9 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 		ok, known := pl.plan.Allowed(nr)
 		allowed = allowed && ok && known
 	}
+	if ok, known := pl.plan.Allowed(unix.SYS_SCHED_YIELD); ok && known {
+		h.MayYield = 1
+	}
 	h.Loader = uint64(dso.Loader(modules))
 	switch {
 	case h.Loader == 0:

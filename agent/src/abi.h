@@ -442,7 +442,7 @@ struct ht_tables {
 	u64 modules_looks; /* how often they were looked at */
 	u64 pad6;
 	u32 has_mapped; /* mmap's family is hooked */
-	u32 pad8;
+	u32 may_yield; /* sched_yield */
 	u32 names_count;
 	u32 has_native; /* malloc's family is hooked: what CPython's allocators ask of it is not to be counted again */
 	u32 modules_lock;

@@ -28,6 +28,7 @@ INLINE int fills_slot(u32 type) { return type == 1 || type == 6 || type == 7; }
 
 enum {
 	SYS_mprotect = 10,
+	SYS_sched_yield = 24,
 	SYS_getpid = 39,
 	SYS_prctl = 157,
 	SYS_gettid = 186,

@@ -446,13 +446,13 @@ void *mremap(void *old, size_t old_size, size_t size, int flags, ...)
 			r = *was;
 		else
 			r.file = 1; /* who knows */
+		/* The era stays: what was mapped before is not known to be a file's or not, and so not tracked when it grows. */
 		if (old_size && !(flags & MREMAP_DONTUNMAP))
 			cut(o, (uint64_t)old, (uint64_t)old + pages(old_size));
 		cut(o, (uint64_t)p, (uint64_t)p + pages(size));
 		r.start = (uint64_t)p;
 		r.end = r.start + pages(size);
 		r.caller = (uint64_t)CALLER;
-		r.era = (uint32_t)o->era;
 		r.mark = mark;
 		add_range(o, r);
 	}
