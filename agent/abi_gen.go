@@ -78,7 +78,11 @@ const (
 	StatePassive      = 0x4
 	StateTracking     = 0x2
 	StateUnhooking    = 0x3
+	TablesChanging    = 0x1
+	TablesInherited   = 0x0
+	TablesLeft        = 0x3
 	TablesOffset      = 0x100000
+	TablesOwn         = 0x2
 	TemporaryMost     = 0x8
 	TextOffset        = 0x0
 	TstateFunction    = 0x0
@@ -171,7 +175,9 @@ type Config struct {
 	Pid                uint32
 	Temporary          uint32
 	MayWrite           uint32
-	Reserved           [8]uint64
+	Follow             uint32
+	Pad                uint32
+	Reserved           [7]uint64
 }
 
 var _ [288]byte = [unsafe.Sizeof(Config{})]byte{}
@@ -190,9 +196,11 @@ var _ [32]byte = [unsafe.Sizeof(Count{})]byte{}
 type Flag struct {
 	Active      uint64
 	UntilSample int64
+	Tables      uint64
+	Pad         uint64
 }
 
-var _ [16]byte = [unsafe.Sizeof(Flag{})]byte{}
+var _ [32]byte = [unsafe.Sizeof(Flag{})]byte{}
 
 // Frame is struct ht_frame of abi.h.
 type Frame struct {
@@ -362,7 +370,10 @@ type Tables struct {
 	HasNative      uint32
 	ModulesLock    uint32
 	MappingsLock   uint32
-	Reserved       [16]uint64
+	Followed       uint64
+	NotFollowed    uint64
+	Parent         uint64
+	Reserved       [13]uint64
 	Ledger         [92]Ledger
 	Pad7           [189]uint64
 }
@@ -406,7 +417,8 @@ type Window struct {
 	Offset  uint64
 	Entries uint64
 	Next    uint64
-	Pad     uint64
+	First   uint32
+	Kept    uint32
 }
 
 var _ [32]byte = [unsafe.Sizeof(Window{})]byte{}

@@ -20,12 +20,13 @@ const (
 	ByThread
 	ByDomain
 	ByAge // the same bucket of ages
+	ByProcess
 	NumGroupings
 )
 
 // String is the grouping's name on the command line.
 func (g Grouping) String() string {
-	names := [NumGroupings]string{"line", "function", "stack", "module", "type", "thread", "domain", "age"}
+	names := [NumGroupings]string{"line", "function", "stack", "module", "type", "thread", "domain", "age", "process"}
 	if g >= 0 && g < NumGroupings {
 		return names[g]
 	}
@@ -94,6 +95,8 @@ func (r *Record) groupKey(g Grouping) int32 {
 		return r.Domain
 	case ByAge:
 		return r.Age
+	case ByProcess:
+		return r.Process
 	}
 	return r.Stack
 }
@@ -105,6 +108,10 @@ func (s *Snapshot) groupOf(g Grouping, key int32) Group {
 		group.Stack, group.Frame = key, s.Frames[s.Stacks[key].Frame]
 	case ByAge:
 		group.Name = AgeText(key)
+	case ByProcess:
+		if group.Name = s.Text(key); group.Name == "" {
+			group.Name = s.processOf()
+		}
 	default:
 		group.Name = s.Text(key)
 	}
@@ -163,6 +170,7 @@ func compareFrames(a, b Frame) int {
 	return cmp.Or(
 		cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
 		cmp.Compare(a.Func, b.Func), cmp.Compare(a.FirstLine, b.FirstLine),
+		cmp.Compare(a.Module, b.Module), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.BuildID, b.BuildID),
 	)
 }
 
@@ -172,6 +180,9 @@ func (s *Snapshot) groups(g Grouping) (of []int32, groups []Group) {
 	index := make(map[Group]int32, len(s.Frames))
 	modules := map[string]string{}
 	for i, f := range s.Frames {
+		if f.symbolized() { // calls of one line are one place, wherever its instructions are
+			f.BuildID, f.Addr = "", 0
+		}
 		group := Group{Frame: f, Stack: None}
 		switch g {
 		case ByFunction:

@@ -2,6 +2,7 @@ package heap
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -74,6 +75,9 @@ const (
 	filePath
 	// threadName: the name, or the number of the thread that the label has in brackets.
 	threadName
+	// processName: the number of the process, its name, or the program that the name begins with: "4711",
+	// "gunicorn: worker [shop]" and "gunicorn" are 4711 gunicorn: worker [shop].
+	processName
 	// plainWord: the whole.
 	plainWord
 )
@@ -165,6 +169,12 @@ func (p *pattern) matches(name string) bool {
 	case threadName:
 		base, id := splitThread(name)
 		return p.either(name, base == p.text || id == p.text) || p.glob != nil && p.glob.MatchString(base)
+	case processName:
+		pid, base := ProcessName(name)
+		program, _, _ := strings.Cut(base, " ")
+		program = strings.TrimSuffix(program, ":")
+		return p.either(name, base == p.text || program == p.text || pid > 0 && strconv.FormatInt(pid, 10) == p.text) ||
+			p.glob != nil && p.glob.MatchString(base)
 	}
 	return p.either(name, false)
 }

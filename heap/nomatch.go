@@ -10,8 +10,8 @@ import (
 
 // seen is what a matcher was asked about: what there is to tell to somebody whose filter found nothing.
 type seen struct {
-	stacks, types, domains, threads []int64 // bytes by index; stacks by index + 1
-	sizes, ages                     numbers
+	stacks, types, domains, threads, processes []int64 // bytes by index; stacks by index + 1
+	sizes, ages                                numbers
 }
 
 // numbers is the range in which numbers were.
@@ -28,11 +28,12 @@ func (n *numbers) add(low, high int64) {
 	n.low, n.high = min(n.low, low), max(n.high, high)
 }
 
-func (x *seen) add(s *Snapshot, stack, typ, domain, thread int32, bytes int64) {
+func (x *seen) add(s *Snapshot, stack, typ, domain, thread, process int32, bytes int64) {
 	tally(&x.stacks, stack+1, len(s.Stacks)+1, bytes)
 	tally(&x.types, typ, len(s.Strings), bytes)
 	tally(&x.domains, domain, len(s.Strings), bytes)
 	tally(&x.threads, thread, len(s.Strings), bytes)
+	tally(&x.processes, process, len(s.Strings), bytes)
 }
 
 func tally(table *[]int64, index int32, size int, bytes int64) {
@@ -46,7 +47,7 @@ func (x *seen) addRecord(s *Snapshot, r *Record, at *subject) {
 	if r.Values().IsZero() {
 		return
 	}
-	x.add(s, r.Stack, r.Type, r.Domain, r.Thread, max(r.InuseBytes, r.AllocBytes, r.PeakBytes))
+	x.add(s, r.Stack, r.Type, r.Domain, r.Thread, r.Process, max(r.InuseBytes, r.AllocBytes, r.PeakBytes))
 	if at.notLive {
 		return
 	}
@@ -87,11 +88,8 @@ func (x *seen) missed(s *Snapshot, t *test) string {
 		return x.sizes.missed(t, "blocks have %d to %d bytes")
 	case t.field.name == "age":
 		return x.ages.missed(t, "blocks are between %d and %d seconds old")
-	case t.field.name == "pid":
-		if pid, ok := s.Pid(); ok && within(t, pid, pid) == no {
-			return fmt.Sprintf("it is a snapshot of process %d", pid)
-		}
-		return ""
+	case t.field.axis == processAxis:
+		return x.missedProcess(s, t)
 	case t.field.value != textValue:
 		return ""
 	}
@@ -114,6 +112,29 @@ func (n numbers) missed(t *test, format string) string {
 		return ""
 	}
 	return fmt.Sprintf(format, n.low, n.high)
+}
+
+// missedProcess says which processes there are; "" where one of them passes.
+func (x *seen) missedProcess(s *Snapshot, t *test) string {
+	m := Matcher{s: s, process: s.processOf()}
+	var there []string
+	for i, bytes := range x.processes {
+		if bytes == 0 {
+			continue
+		}
+		if m.processTest(t, int32(i)) != no {
+			return ""
+		}
+		there = append(there, cmp.Or(s.Text(int32(i)), m.process))
+	}
+	slices.Sort(there)
+	if len(there) == 1 {
+		return "it is a snapshot of process " + there[0]
+	}
+	if len(there) > shown {
+		there = append(there[:shown:shown], fmt.Sprintf("%d more", len(there)-shown))
+	}
+	return "the processes are " + strings.Join(there, ", ")
 }
 
 // names are the texts that the test looks at, with bytes. For tests of frames they are functions or files.

@@ -45,11 +45,11 @@ func TestParseMaps(t *testing.T) {
 }
 
 const statLine = "42 (a) b ( c) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 99887 1000 200 18446744073709551615 " +
-	"1 1 0 0 0 0 0 0 0 0 0 0 17 3 0 0 0 0 0\n"
+	"1 1 140737 0 0 0 0 0 0 0 0 0 17 3 0 0 0 0 0\n"
 
 func TestParseStat(t *testing.T) {
 	got, err := parseStat(statLine)
-	want := Stat{Comm: "a) b ( c", State: 'S', Ppid: 7, StartTicks: 99887, CPU: 3}
+	want := Stat{Comm: "a) b ( c", State: 'S', Ppid: 7, StartTicks: 99887, StackStart: 140737, CPU: 3}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}

@@ -20,14 +20,14 @@ type Domain uint8
 
 // The domains: CPython's allocators (Doc/c-api/memory.rst), and what else C code asks for.
 const (
-	Raw           Domain = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
-	Mem                         // PyMem_Malloc and family: buffers
-	Obj                         // PyObject_Malloc and family: objects
-	Malloc                      // malloc and family, where it is not called by CPython's allocators
-	Mmap                        // mmap of memory without a file
-	File                        // mmap of files; hooked together with Mmap
-	NumDomains                  //
-	PythonDomains = Malloc      // those before it are CPython's own
+	Raw           Domain   = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
+	Mem                           // PyMem_Malloc and family: buffers
+	Obj                           // PyObject_Malloc and family: objects
+	Malloc                        // malloc and family, where it is not called by CPython's allocators
+	Mmap                          // mmap of memory without a file
+	File                          // mmap of files; hooked together with Mmap
+	NumDomains                    //
+	PythonDomains = Malloc        // those before it are CPython's own
 )
 
 // String is the domain's name in filters, labels and reports.
@@ -45,6 +45,7 @@ type AttachOptions struct {
 	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
 	// is. Sampling cannot tell.
 	Temporary int
+	Follow    bool // forked children get tables of their own, and so do theirs
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.
@@ -118,6 +119,10 @@ type Status struct {
 	Resident      uint64   // bytes of the whole process in memory, where it is tracked
 	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
+	Follows       bool     // forked children are followed
+	Followed      uint64   // forked children that have got tables of their own
+	NotFollowed   uint64   // forked children that could not: no address space
+	Parent        int      // of a followed child: its parent's pid, as that one sees it itself; 0: it was attached to
 	NotSeen       []string // what is not seen and why, a sentence each
 }
 
@@ -140,7 +145,8 @@ type Dump struct {
 
 // Detachment tells what a detach or repair did.
 type Detachment struct {
-	Restored int           // hooked words put back
+	Restored int           // hooked words of CPython's allocators that were put back
+	Slots    int           // hooked GOT slots that were put back
 	Foreign  []string      // hooked words that hold somebody else's value and were left alone, a sentence each
 	Unmapped bool          // the agent is gone from the target
 	Why      string        // where not unmapped: why it stays, as a pass-through

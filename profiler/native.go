@@ -285,7 +285,7 @@ func (t *target) unhookSlots(a *placed, d *Detachment) error {
 		}
 		if err == nil && have == e.New {
 			err = w.Restore(t.mem)
-			d.Restored++
+			d.Slots++
 		}
 		if err != nil && !errors.As(err, &gone) {
 			return fmt.Errorf("unhook a slot: %w", err)

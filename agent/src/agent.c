@@ -6,7 +6,8 @@
  * named. One translation unit, so that a hook is one function in the end. What the data looks like is in abi.h.
  *
  * hooks.h is entered by the target; walk.h finds the Python stack in the trie of nodes.h, code.h names
- * what is on it, live.h notes the block, stats.h counts it; threads.h, clock.h and sample.h serve them.
+ * what is on it, live.h notes the block, stats.h counts it; threads.h, clock.h and sample.h serve them. In a
+ * forked child that is followed, fork.h makes fresh tables.
  */
 #include "base.h"
 #include "sample.h"
@@ -19,6 +20,7 @@
 #include "walk.h"
 #include "mappings.h"
 #include "modules.h"
+#include "fork.h"
 #include "hooks.h"
 #include "native.h"
 

@@ -27,8 +27,12 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 INLINE int fills_slot(u32 type) { return type == 1 || type == 6 || type == 7; }
 
 enum {
+	SYS_mmap = 9,
 	SYS_mprotect = 10,
+	SYS_munmap = 11,
 	SYS_sched_yield = 24,
+	SYS_mremap = 25,
+	SYS_madvise = 28,
 	SYS_getpid = 39,
 	SYS_prctl = 157,
 	SYS_gettid = 186,

@@ -31,7 +31,11 @@ enum {
 	SYS_prctl = 167,
 	SYS_getpid = 172,
 	SYS_gettid = 178,
+	SYS_munmap = 215,
+	SYS_mremap = 216,
+	SYS_mmap = 222,
 	SYS_mprotect = 226,
+	SYS_madvise = 233,
 	SYS_process_vm_readv = 270,
 	SYS_process_vm_writev = 271,
 };

@@ -13,7 +13,7 @@
 /* The calling thread, if what it does now is to be recorded. */
 INLINE struct ht_thread *native_thread(const u64 *fp)
 {
-	if (unlikely(!active()))
+	if (unlikely(inert()))
 		return 0;
 	struct ht_thread *t = thread_self();
 	if (unlikely(!t || t->depth)) {

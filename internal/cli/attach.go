@@ -16,12 +16,13 @@ func (a *app) attachCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "attach PID",
 		Short: "Start tracking allocations",
-		Long: "Starts to track every allocation of a running Python process. Returns at once;\n" +
-			"tracking goes on without heaptap until `heaptap detach`. Allocations from before\n" +
-			"the attach are not seen.",
+		Long: "Tracks every allocation of a running Python process from now on: of Python's\n" +
+			"own allocators, and by malloc and mmap of C code. Returns at once; tracking\n" +
+			"goes on without heaptap until `heaptap detach`. Allocations from before the\n" +
+			"attach are not seen.",
 		Example: example(
 			"heaptap attach 4711", "exact: every block",
-			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on for weeks",
+			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
 			"heaptap attach 4711 --domains raw,mem,obj", "Python's allocators only"),
 		GroupID:           groupTrack,

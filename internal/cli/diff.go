@@ -111,6 +111,11 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if o.split {
+				warnings := d.Warnings
+				d = heap.Diff(d.Old.UnderProcesses(), d.New.UnderProcesses())
+				d.Warnings = warnings
+			}
 			a.notes(d.Warnings)
 			o.title = "diff"
 			if len(args) == 2 {

@@ -41,7 +41,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           reasons are [{trigger, text, bytes, from_bytes, span_ns}]; trigger is
           every, peak, rss-peak, rss-above or growth
           last is {time, live_blocks, live_bytes, peak_bytes, rss_bytes}
-  detach  {pid, restored, foreign, unmapped, why, pause_ns}
+  detach  {pid, restored, slots, foreign, unmapped, why,
+           pause_ns}
   repair  the same
   doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}
           pid is null without one; verdict is ok, warn or stop
@@ -214,6 +215,7 @@ func dumpJSON(pid int, path string, size int64, d *profiler.Dump) dumpValue {
 type detachmentValue struct {
 	Pid      int      `json:"pid"`
 	Restored int      `json:"restored"`
+	Slots    int      `json:"slots"`
 	Foreign  []string `json:"foreign"`
 	Unmapped bool     `json:"unmapped"`
 	Why      string   `json:"why"`
@@ -221,7 +223,7 @@ type detachmentValue struct {
 }
 
 func detachmentJSON(pid int, d *profiler.Detachment) detachmentValue {
-	return detachmentValue{pid, d.Restored, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
+	return detachmentValue{pid, d.Restored, d.Slots, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
 }
 
 type checkValue struct {

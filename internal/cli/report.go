@@ -33,6 +33,7 @@ type reportOptions struct {
 	filter   filterFlags
 	metric   heap.Metric
 	grouping heap.Grouping
+	split    bool   // the calls of each process apart
 	width    int    // of the terminal that the report goes to; 0: not limited
 	title    string // of pages
 }
@@ -71,11 +72,11 @@ func reportFormats() []reportFormat {
 				return report.HTML(w, s, report.HTMLOptions{Metric: o.metric, By: o.grouping, Title: o.title,
 					Sources: o.sources()})
 			}},
-		{"folded", "a line for each stack, for flame graph scripts", []string{"show", "blocks"},
+		{"folded", "a line for each stack, for flame graph scripts", []string{"by", "show", "blocks"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Folded(w, s, report.FoldedOptions{Metric: o.metric})
 			}},
-		{"speedscope", "for www.speedscope.app", []string{"show", "blocks"},
+		{"speedscope", "for www.speedscope.app", []string{"by", "show", "blocks"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Speedscope(w, s, report.SpeedscopeOptions{Metric: o.metric, Name: o.title})
 			}},
@@ -265,8 +266,12 @@ func (o *reportOptions) resolveGrouping(c *cobra.Command, format string) error {
 	}
 	tabular := slices.Contains([]string{"table", "json", "csv"}, format)
 	switch {
+	case !tabular && o.grouping == heap.ByProcess:
+		o.grouping, o.split = heap.ByLine, true
+	case (format == "folded" || format == "speedscope") && c.Flags().Changed("by"):
+		return wrongUse(c, "--by %s does nothing with --as %s, which tells lines apart, and processes if asked to", o.by, format)
 	case !tabular && (o.grouping != heap.ByLine && o.grouping != heap.ByFunction || o.by == byCumulative):
-		return wrongUse(c, "--by %s is for tables; --as %s tells apart by line or function", o.by, format)
+		return wrongUse(c, "--by %s is for tables; --as %s tells apart by line, function or process", o.by, format)
 	case o.source && o.grouping != heap.ByLine && o.grouping != heap.ByFunction:
 		return wrongUse(c, "--source shows lines; it does nothing with --by %s", o.by)
 	}
@@ -298,6 +303,9 @@ func (a *app) report(path, out string, format reportFormat, filter *heap.Filter,
 	}
 	if s, err = a.apply(filter, s); err != nil {
 		return err
+	}
+	if o.split {
+		s = s.UnderProcesses()
 	}
 	o.title = titleOf(path)
 	return a.writeReport(out, format.file, &o, func(w io.Writer) error { return format.write(w, s, o) })
