@@ -344,7 +344,7 @@ type (
 		Era, Mark          uint32
 		File               uint64
 	}
-	counted struct {
+	countedTable struct {
 		Era, Lost, UnknownFrees, Ranges uint64
 		Locks                           [countedShards + 2]uint32
 		Range                           [countedRanges]countedRange
@@ -575,7 +575,7 @@ func (w *nativeWork) compareHeld(c *complaints, m workModule, held, ours nativeV
 // alone is what modules hold that have an allocator of their own.
 func (w *nativeWork) compareCounted(c *complaints, ours nativeView, python map[mem.Addr]oracleBlock, alone nativeView) {
 	w.t.Helper()
-	all := new(counted)
+	all := new(countedTable)
 	readInto(w.t, w.memory.mem, w.oracle, all)
 	if all.Lost != 0 {
 		w.t.Fatalf("the preloaded allocator has lost %d blocks", all.Lost)

@@ -245,23 +245,25 @@ INLINE u64 native_mremap(u64 a, u64 old, u64 size, u64 flags, u64 to, u32 v)
 
 /* ---- the loader ------------------------------------------------------------------------------------------------- */
 
+enum { RTLD_DEEPBIND = 8 };
+
 /* Nothing of ours is on the stack when the loader runs: these end in a jump, which a test holds them to. */
 
 INLINE u64 native_dlopen(u64 file, u64 mode, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, !!(mode & RTLD_DEEPBIND));
 	return REAL(HT_N_DLOPEN, v, u64(*)(u64, u64))(file, mode);
 }
 
 INLINE u64 native_dlmopen(u64 space, u64 file, u64 mode, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, !!(mode & RTLD_DEEPBIND));
 	return REAL(HT_N_DLMOPEN, v, u64(*)(u64, u64, u64))(space, file, mode);
 }
 
 INLINE int native_dlclose(u64 handle, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, 0);
 	return REAL(HT_N_DLCLOSE, v, int (*)(u64))(handle);
 }
 
