@@ -216,10 +216,11 @@ static int relocation_look(const struct module *m, const struct relocation *r, i
 			slot_hook(slot, function, value, value);
 			return 1;
 		}
-	if (value < m->bias) /* not relocated */
+	/* The module's PLT lies before its data. This is its address in the file: not relocated. */
+	if (value < r->offset)
 		return 0;
-	/* Led back into the module's own code by way of its PLT, which lies before its data. */
-	if (value < slot && !s.section) {
+	/* Led back into the module's own code by way of its PLT. */
+	if (value >= m->bias && value < slot && !s.section) {
 		if (own || !name->usual)
 			return 0;
 		slot_hook(slot, function, LOAD(&T->native[function][name->usual - 1]), value);
