@@ -18,6 +18,8 @@ def names_of(library):
     library.work_end.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
     library.work_open.restype = ctypes.c_void_p
     library.work_open.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    library.work_open_apart.restype = ctypes.c_void_p
+    library.work_open_apart.argtypes = [ctypes.c_char_p]
     return library
 
 
@@ -33,9 +35,7 @@ def load(name, path, mode):
 
 def load_apart(name, path):
     """In a link namespace of its own, with a C library of its own."""
-    everything.dlmopen.restype = ctypes.c_void_p
-    everything.dlmopen.argtypes = [ctypes.c_long, ctypes.c_char_p, ctypes.c_int]
-    handle = everything.dlmopen(-1, path.encode(), os.RTLD_NOW)
+    handle = modules["relro"].work_open_apart(path.encode())
     assert handle, "dlmopen " + path
     return adopt(name, path, handle)
 

@@ -63,6 +63,7 @@ struct work {
  */
 enum { WITHOUT_PVALLOC = 1, WITHOUT_MAPPINGS = 2, WITHOUT_BLOCKS = 4, WITHOUT_NICETIES = 8, WITHOUT_BORROWED = 16 };
 
+extern uint32_t oracle_mark(uint32_t) __attribute__((weak)); /* of what is preloaded */
 extern void free_sized(void *, size_t) __attribute__((weak));
 extern void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 
@@ -550,8 +551,7 @@ static void mappings(struct work *w, uint64_t *r)
 uint32_t work_run(struct work *w, uint64_t seed, uint64_t calls, uint64_t without)
 {
 	uint64_t r = seed * 0x9e3779b97f4a7c15ull + 1;
-	uint32_t (*mark)(uint32_t) = (uint32_t(*)(uint32_t))dlsym(RTLD_DEFAULT, "oracle_mark");
-	uint32_t before = mark ? mark(1) : 0;
+	uint32_t before = oracle_mark ? oracle_mark(1) : 0;
 
 	if (!w)
 		w = &own;
@@ -561,8 +561,8 @@ uint32_t work_run(struct work *w, uint64_t seed, uint64_t calls, uint64_t withou
 		else if (!(without & WITHOUT_BLOCKS))
 			blocks(w, &r, without);
 	}
-	if (mark)
-		mark(before);
+	if (oracle_mark)
+		oracle_mark(before);
 	return atomic_load(&w->wrong);
 }
 
@@ -617,6 +617,16 @@ uint32_t work_end(struct work *w, uint64_t without)
 void *work_open(const char *name, int mode)
 {
 	void *handle = dlopen(name, mode);
+
+	if (!handle)
+		wrong(&own, dlerror(), 0, 0);
+	return handle;
+}
+
+/* The same in a new link namespace, with a C library of its own. */
+void *work_open_apart(const char *name)
+{
+	void *handle = dlmopen(LM_ID_NEWLM, name, RTLD_NOW);
 
 	if (!handle)
 		wrong(&own, dlerror(), 0, 0);
