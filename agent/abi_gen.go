@@ -288,6 +288,14 @@ type Python struct {
 
 var _ [64]byte = [unsafe.Sizeof(Python{})]byte{}
 
+// Range is struct ht_range of abi.h.
+type Range struct {
+	Start uint64
+	End   uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Range{})]byte{}
+
 // Stat is struct ht_stat of abi.h.
 type Stat struct {
 	AllocBlocks uint64
@@ -342,7 +350,8 @@ type Tables struct {
 	SlotsHooked    Window
 	Mappings       Window
 	Modules        Window
-	Spare          [4]Window
+	Before         Window
+	Spare          [3]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32

@@ -171,5 +171,17 @@ const FlagTablesOffset = mem.Addr(unsafe.Offsetof(Flag{}.Tables))
 // WriteHeader writes the header at a.
 func WriteHeader(w mem.Writer, a mem.Addr, h *Tables) error { return w.WriteAt(bytesOf(h), a) }
 
+// PutOriginal changes, in the tables at a, what stands behind the hook of an allocator's function.
+func PutOriginal(w mem.Writer, a mem.Addr, domain, function int, original uint64) error {
+	at := unsafe.Offsetof(Tables{}.Original) + uintptr(domain*Functions+function)*8
+	return mem.PutU64(w, a+mem.Addr(at), original)
+}
+
+// PutLedger changes, in the tables at a, the i-th entry of the ledger.
+func PutLedger(w mem.Writer, a mem.Addr, i int, e Ledger) error {
+	at := unsafe.Offsetof(Tables{}.Ledger) + uintptr(i)*unsafe.Sizeof(e)
+	return w.WriteAt(bytesOf(&e), a+mem.Addr(at))
+}
+
 // StateOffset is where [Tables].State stands, for a store of its own.
 const StateOffset = mem.Addr(unsafe.Offsetof(Tables{}.State))

@@ -46,6 +46,10 @@ type AttachOptions struct {
 	// is. Sampling cannot tell.
 	Temporary int
 	Follow    bool // forked children get tables of their own, and so do theirs
+	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
+	Hold bool
+
+	starting bool // the interpreter need not be initialised
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.
@@ -70,6 +74,7 @@ type Attachment struct {
 	Took    time.Duration // the whole attach
 	Notes   []string      // what a user should know: what is not seen and why
 	Already bool          // tracking was on before; nothing was changed
+	Held    *Held         // with AttachOptions.Hold; the caller closes it
 }
 
 // Python describes an interpreter in a process.
@@ -117,6 +122,7 @@ type Status struct {
 	AgentTables   uint64   // bytes of tables in memory (not reserved)
 	AgentReserved uint64   // bytes of address space
 	Resident      uint64   // bytes of the whole process in memory, where it is tracked
+	Memory        *Memory  // what that is made of; nil where it is not known
 	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
 	Follows       bool     // forked children are followed

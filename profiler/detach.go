@@ -145,6 +145,11 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	if user != "" {
 		return stays(user + " still points to the agent")
 	}
+	if a.state() == Incomplete {
+		if err := t.closeLeft(ctx); err != nil {
+			return nil, err
+		}
+	}
 	quiet, err := t.unmap(ctx, a, d)
 	if err != nil {
 		return nil, err

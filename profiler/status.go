@@ -38,12 +38,19 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.CodeObjects = used(h.Codes, agent.CodeFirst)
 	s.Lost = h.LostThreads
 	s.Follows, s.Followed, s.NotFollowed, s.Parent = h.Config.Follow != 0, h.Followed, h.NotFollowed, int(h.Parent)
-	if s.AgentTables, err = t.proc.Resident(a.tables); err != nil {
+	uses, err := t.uses()
+	if err != nil {
 		return nil, err
 	}
+	s.AgentTables = useOf(uses, a.tables)
 	if s.State == Tracking {
 		if s.Resident, err = t.noteResident(a); err != nil {
 			return nil, err
+		}
+		if s.Memory, err = t.memoryNow(a, uses); err != nil {
+			s.NotSeen = append(s.NotSeen, fmt.Sprintf("what the process's memory is made of: %v", err))
+		} else {
+			s.Resident = s.Memory.RSS
 		}
 	}
 	s.PeakBytes = h.PeakBytes >> sampleShift(h)
@@ -135,8 +142,12 @@ func (t *target) checkHooks(a *placed, s *Status) error {
 
 // notSeen says what tracking does not see, beyond what a displaced hook hides.
 func notSeen(h *agent.Tables, s *Status) []string {
+	before := "blocks allocated before the attach"
+	if h.Parent != 0 {
+		before = fmt.Sprintf("blocks from before the fork, which belong to the process that it was forked from (%d)", h.Parent)
+	}
 	list := []string{
-		"blocks allocated before the attach",
+		before,
 		"reuse of objects that the interpreter keeps on free lists: they stay where they were first allocated",
 	}
 	if h.HasNative == 0 || h.HasMapped == 0 {
@@ -144,6 +155,11 @@ func notSeen(h *agent.Tables, s *Status) []string {
 	}
 	if h.SlotsMissed > 0 {
 		list = append(list, fmt.Sprintf("calls through %d slots of malloc, mmap and their like, which could not be hooked", h.SlotsMissed))
+	}
+	if h.Config.Follow != 0 {
+		list = append(list, "children that execute a program: a Python among them is attached to while `heaptap attach --follow` runs")
+	} else {
+		list = append(list, "children: `heaptap attach --follow` tracks them too")
 	}
 	if h.Config.SampleBytes != 0 {
 		list = append(list, fmt.Sprintf("individual blocks: one is recorded for about %d bytes allocated, and numbers are estimates", h.Config.SampleBytes))

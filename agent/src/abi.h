@@ -361,6 +361,13 @@ struct ht_module {
 };
 HT_ASSERT_SIZE(struct ht_module, 24);
 
+/* The bytes [start, end) of the address space. */
+struct ht_range {
+	u64 start;
+	u64 end;
+};
+HT_ASSERT_SIZE(struct ht_range, 16);
+
 /* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
 struct ht_window {
 	u64 offset;  /* from the start of the tables, page aligned */
@@ -420,7 +427,8 @@ struct ht_tables {
 	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
 	struct ht_window modules;      /* ht_module[entries]: those whose slots were looked at */
-	struct ht_window spare[4];
+	struct ht_window before;       /* ht_range[entries]: private memory in no file that was there when tracking began */
+	struct ht_window spare[3];
 	u64 frame_capacity;
 	u64 pad2[3];
 
