@@ -317,7 +317,7 @@ func (w *nativeWork) orders() string {
 func (w *nativeWork) rest() {
 	w.t.Helper()
 	w.tg.Exec("rest()")
-	awaitStopped(w.t, w.tg.Pid())
+	awaitState(w.t, w.tg.Pid(), 'T')
 }
 
 func (w *nativeWork) goOn() { w.tg.Signal(syscall.SIGCONT) }
