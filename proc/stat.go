@@ -96,6 +96,9 @@ func (p *Process) Status(tid int) (Status, error) {
 	return parseStatus(string(b))
 }
 
+// unescapeName undoes what proc_task_name in Linux' fs/proc/array.c does to the name in a status.
+var unescapeName = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
+
 func parseStatus(text string) (Status, error) {
 	var st Status
 	var bad error
@@ -114,7 +117,7 @@ func parseStatus(text string) (Status, error) {
 		}
 		switch key {
 		case "Name":
-			st.Name = strings.TrimSpace(rest)
+			st.Name = unescapeName.Replace(strings.TrimSpace(rest))
 		case "State":
 			st.State = f[0][0]
 		case "Tgid":

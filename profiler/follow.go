@@ -92,7 +92,8 @@ const (
 
 	longestLook  = time.Second          // between two looks at a process that is no Python
 	longestStart = 4 * time.Millisecond // between two looks at a Python that is starting
-	patience     = 30 * time.Second     // with a Python that is starting, or with errors of an attach
+	patience     = 30 * time.Second     // with a Python that is starting
+	settling     = 2 * time.Second      // within which an error may come of a program that is still being loaded
 )
 
 // follower is one run of [Follow]. All of it but looks belongs to one goroutine.
@@ -244,9 +245,9 @@ func (f *follower) start(ctx context.Context) {
 		}
 		m.looking = true
 		f.looking++
-		stack, patient := m.stack, now.Sub(m.since) < patience
+		stack, age := m.stack, now.Sub(m.since)
 		go func() {
-			l := f.look(ctx, m.proc, m.parent, patient)
+			l := f.look(ctx, m.proc, m.parent, age)
 			l.of, l.stack = m, stack
 			f.results <- l
 		}()
@@ -272,8 +273,9 @@ func (f *follower) take(l finding) error {
 	return f.tell(m, FollowEvent{Kind: l.kind, Attachment: l.at, Err: l.err})
 }
 
-// look finds out what a process is, and attaches to it where it is an untracked Python.
-func (f *follower) look(ctx context.Context, p *proc.Process, parent int, patient bool) finding {
+// look finds out what a process is that has been running its program for some time, and attaches to it where it is an
+// untracked Python.
+func (f *follower) look(ctx context.Context, p *proc.Process, parent int, age time.Duration) finding {
 	again := finding{again: longestLook}
 	if sharesMemory(p.Pid, parent) {
 		return finding{again: longestStart} // until it executes a program of its own
@@ -304,7 +306,8 @@ func (f *follower) look(ctx context.Context, p *proc.Process, parent int, patien
 		return finding{kind: FollowAttached, at: at}
 	case isGone(err) || !isPython(err) || ctx.Err() != nil:
 		return again
-	case patient && (errors.As(err, new(*cpython.NotReadyError)) || errors.Is(err, ErrBusy) || errors.Is(err, cpython.ErrBusy)):
+	case age < settling,
+		age < patience && (errors.As(err, new(*cpython.NotReadyError)) || errors.Is(err, ErrBusy) || errors.Is(err, cpython.ErrBusy)):
 		return finding{again: longestStart}
 	}
 	return finding{kind: FollowFailed, err: err}

@@ -333,12 +333,23 @@ func follow(t *testing.T, pid int) *following {
 }
 
 // until waits for events until as many processes are tracked.
-func (f *following) until(n int) {
+func (f *following) until(n int) { f.untilAre(n, FollowForked, FollowAttached) }
+
+// untilAre waits for events until of as many processes the last one is of such a kind.
+func (f *following) untilAre(n int, kinds ...FollowKind) {
 	f.t.Helper()
+	tracked := func() (n int) {
+		for _, e := range f.seen {
+			if slices.Contains(kinds, e.Kind) {
+				n++
+			}
+		}
+		return n
+	}
 	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	for {
-		if f.tracked() == n {
+		if tracked() == n {
 			return
 		}
 		select {
@@ -350,18 +361,9 @@ func (f *following) until(n int) {
 		case err := <-f.ended:
 			f.t.Fatalf("following ended: %v", err)
 		case <-limit.C:
-			f.t.Fatalf("%d processes are tracked, not %d: %+v", f.tracked(), n, f.seen)
+			f.t.Fatalf("%d processes are tracked, not %d: %+v", tracked(), n, f.seen)
 		}
 	}
-}
-
-func (f *following) tracked() (n int) {
-	for _, e := range f.seen {
-		if e.Kind == FollowForked || e.Kind == FollowAttached {
-			n++
-		}
-	}
-	return n
 }
 
 // TestMultiprocessing: the workers of a pool are tracked, however they are started, and one snapshot has them all.

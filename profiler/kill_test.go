@@ -186,7 +186,11 @@ func TestKillAtEachPoint(t *testing.T) {
 			k.before = tg.Observe(k.words)
 			tg.Exec("None")
 			kills := 0
-			for _, verb := range verbs {
+			do := verbs
+			if c.situation == "forks" {
+				do = []string{"follow", "dump", "detach"}
+			}
+			for _, verb := range do {
 				points := k.points(t, verb)
 				if !c.all || testing.Short() {
 					points = thin(points)
@@ -215,7 +219,7 @@ type killing struct {
 // prepare brings the target to where the verb can be done.
 func (k *killing) prepare(t *testing.T, verb string) {
 	t.Helper()
-	if verb != "attach" {
+	if verb != "attach" && verb != "follow" {
 		mustAttach(t, k.tg.Pid())
 	}
 }

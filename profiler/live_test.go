@@ -52,6 +52,8 @@ func victim(spec string) error {
 	switch verb {
 	case "attach":
 		_, err = Attach(ctx, pid, AttachOptions{})
+	case "follow":
+		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":

@@ -130,7 +130,9 @@ func treeError[T any](pid int, list []Member[T], err, none error) error {
 		if errors.As(m.Err, &harm) {
 			return m.Err
 		}
-		first = cmp.Or(first, m.Err)
+		if !isGone(m.Err) {
+			first = cmp.Or(first, m.Err)
+		}
 		succeeded = succeeded || m.Err == nil
 	}
 	switch {

@@ -95,6 +95,8 @@ type pageSnapshot struct {
 	Timeline [][3]float64 `json:"timeline"`
 	RSS      int64        `json:"rss"` // bytes of the process in physical memory; -1 where unknown
 	Own      int64        `json:"own"` // and of heaptap's in it; -1 where unknown
+	// Parts of RSS, as [heap.InfoTracked] and the others name them; empty where it is not known what it is made of.
+	Parts map[string]int64 `json:"parts"`
 }
 
 // pageSource is what is shown of a source file.
@@ -146,7 +148,8 @@ func pageAges(tree *calls) [][2]int32 {
 
 func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 	p := pageSnapshot{Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Stacks: len(s.Stacks),
-		Records: len(s.Records), Info: [][2]string{}, Timeline: pageTimeline(s), RSS: -1, Own: -1}
+		Records: len(s.Records), Info: [][2]string{}, Timeline: pageTimeline(s), RSS: -1, Own: -1,
+		Parts: map[string]int64{}}
 	if !s.Time.IsZero() {
 		p.Time = s.Time.Format(time.RFC3339)
 	}
@@ -158,26 +161,31 @@ func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 	}
 	for _, kv := range s.Info {
 		switch kv.Key {
-		case infoRSS:
+		case heap.InfoRSS:
 			p.RSS = bytesOf(kv.Value, p.RSS)
-		case infoOwn:
+		case heap.InfoHeaptap:
 			p.Own = bytesOf(kv.Value, p.Own)
+			p.Parts[kv.Key] = max(p.Own, 0)
+		case heap.InfoTracked, heap.InfoBeside, heap.InfoFilesClean, heap.InfoFilesDirty, heap.InfoStacks,
+			heap.InfoShared, heap.InfoUnexplained:
+			p.Parts[kv.Key] = bytesOf(kv.Value, 0)
 		}
 		if len(p.Info) == maxInfos {
 			continue
 		}
 		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cut(Printable(kv.Value), maxInfoBytes)})
 	}
+	var sum int64
+	for _, v := range p.Parts {
+		sum += v
+	}
+	if sum != p.RSS { // another version's facts, or another program's
+		clear(p.Parts)
+	}
 	return p
 }
 
-// Facts that a dump notes and the overview reckons with; their values are "1234 bytes".
-const (
-	infoRSS = "rss"
-	infoOwn = "heaptap's own"
-)
-
-// bytesOf reads the value of such a fact; what is none leaves the number as it was.
+// bytesOf reads the value of a fact that is a number of bytes; what is none leaves the number as it was.
 func bytesOf(value string, otherwise int64) int64 {
 	n, err := strconv.ParseInt(strings.TrimSuffix(value, " bytes"), 10, 64)
 	if err != nil || n < 0 {

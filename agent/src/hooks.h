@@ -8,8 +8,6 @@
  * finds depth > 0 and passes through.
  */
 
-INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
-
 /*
  * The frame of the function that the target has called, where a walk of native frames begins: the caller's frame
  * pointer, the address in the caller to return to, and behind these two the caller's stack pointer. In a function that
@@ -38,6 +36,7 @@ INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 /* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
 INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
 {
+	loader_check(t, fp);
 	u32 node = stack_now(t, domain, fp);
 	if (unlikely(!guarded(domain)))
 		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
@@ -313,7 +312,7 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 			struct taken k = take_out(t, (u64)p);
 			if (unlikely(CFG->temporary) && (s64)k.old < 0)
 				count_temporary(t, (u64)p, k.old);
-			if (domain != HT_RAW && unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
+			if (domain == HT_RAW ? T->has_native : unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
 				nesting_free(t, original, ctx, p);
 				return;
 			}
