@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,9 +83,9 @@ func TestScenarioIdleMain(t *testing.T) {
 				}
 				c.Close()
 			}, []string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
-			{"sleep", "deep(3, waiting_in, wait_in_sleep, PATH)", func(_ *testing.T, tg *pytarget.Target, _ fifos) { tg.Signal(syscall.SIGUSR1) },
+			{"sleep", "deep(3, waiting_in, wait_in_sleep, PATH)", wakeMain,
 				[]string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
-			{"lock", "deep(3, waiting_in, wait_in_lock, PATH)", func(_ *testing.T, tg *pytarget.Target, _ fifos) { tg.Signal(syscall.SIGUSR1) },
+			{"lock", "deep(3, waiting_in, wait_in_lock, PATH)", wakeMain,
 				[]string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
 			{"C without the GIL", "deep(3, waiting_in_c, giving, PATH, 720000, malloc)", wakeC,
 				[]string{"malloc 1 x 720000: waiting_in_c < deep*4"}},
@@ -117,6 +116,14 @@ func TestScenarioIdleMain(t *testing.T) {
 				tg.Challenge()
 			})
 		}
+	}
+}
+
+// wakeMain sends the main thread a signal: to it and not to the process, of which any thread might take it.
+func wakeMain(t *testing.T, tg *pytarget.Target, _ fifos) {
+	t.Helper()
+	if err := unix.Tgkill(tg.Pid(), tg.Pid(), unix.SIGUSR1); err != nil {
+		t.Fatal(err)
 	}
 }
 
