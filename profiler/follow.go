@@ -52,7 +52,7 @@ type FollowKind string
 
 // The kinds of events.
 const (
-	FollowForked   FollowKind = "forked"   // its agent follows it, without us
+	FollowForked   FollowKind = "forked"   // its agent tracks it without us, from its next allocation on
 	FollowAttached FollowKind = "attached" // a Python began to run in it, and was attached to
 	FollowFailed   FollowKind = "failed"   // a Python runs in it that could not be attached to
 	FollowEnded    FollowKind = "ended"    // one of those has ended, or executes another program now
@@ -318,8 +318,8 @@ type forkState int
 
 const (
 	forkOther   forkState = iota // nothing, or nothing that will track it
-	forkTracked                  // tables of its own
-	forkWaits                    // its hooks are in place, and it has not allocated anything yet
+	forkTracked                  // its hooks are in place: it has tables of its own, or makes them when it allocates
+	forkWaits                    // an attach to its parent is going on
 	forkPartial                  // it was forked in the midst of an attach to its parent: something is missing
 )
 
@@ -350,9 +350,6 @@ func forkedWell(p *proc.Process) forkState {
 		if have, err := mem.U64(m, mem.Addr(e.Address)); err != nil || have == e.Old {
 			return forkPartial
 		}
-	}
-	if a.forked {
-		return forkWaits
 	}
 	return forkTracked
 }
