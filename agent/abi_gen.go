@@ -241,7 +241,8 @@ type Module struct {
 	Map     uint64
 	Dynamic uint64
 	Look    uint32
-	Again   uint32
+	Again   uint16
+	Own     uint16
 }
 
 var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
@@ -250,7 +251,7 @@ var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
 type Name struct {
 	Hash     uint64
 	Function uint32
-	Pad      uint32
+	Usual    uint32
 }
 
 var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
@@ -372,9 +373,10 @@ type Tables struct {
 	Loader         uint64
 	SlotsMissed    uint64
 	ModulesLooks   uint64
-	Pad6           uint64
+	OwnScope       uint32
+	Pad6           uint32
 	HasMapped      uint32
-	Pad8           uint32
+	MayYield       uint32
 	NamesCount     uint32
 	HasNative      uint32
 	ModulesLock    uint32
@@ -414,9 +416,10 @@ type Thread struct {
 	Count          [8]Count
 	RecentNext     uint64
 	Recent         [8]uint64
+	OwnScope       uint64
 	LoaderStack    uint64
 	LoaderBack     uint64
-	Reserved       [4]uint64
+	Reserved       [3]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

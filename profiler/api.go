@@ -50,6 +50,7 @@ type AttachOptions struct {
 	Hold bool
 
 	starting bool // the interpreter need not be initialised
+	named    bool // hold as those do who may not open mappings
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.

@@ -145,7 +145,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 		return nil, err
 	}
 	if o.Hold {
-		if err := pl.planHold(); err != nil {
+		if err := pl.planHold(o.named); err != nil {
 			return nil, err
 		}
 	}

@@ -360,6 +360,10 @@ func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
 			continue
 		}
 		for at := range t.pointers(a, mp) {
+			// The kernel makes one mapping of a module's data and of memory that comes to lie behind it, such as a stack.
+			if !everywhere && !slices.ContainsFunc(modules, func(m *dso.Module) bool { return m.Contains(at) }) {
+				continue
+			}
 			return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at), nil
 		}
 	}

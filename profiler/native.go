@@ -47,11 +47,15 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	if !malloc && !mmap {
 		return nil
 	}
-	names := pl.planNames()
+	b := &binder{all: modules, startup: dso.Startup(modules)}
+	names := pl.planNames(b)
 	allowed := true
 	for _, nr := range []uint64{unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_MPROTECT, unix.SYS_GETPID} {
 		ok, known := pl.plan.Allowed(nr)
 		allowed = allowed && ok && known
+	}
+	if ok, known := pl.plan.Allowed(unix.SYS_SCHED_YIELD); ok && known {
+		h.MayYield = 1
 	}
 	h.Loader = uint64(dso.Loader(modules))
 	switch {
@@ -76,7 +80,6 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	if mmap {
 		h.HasMapped = 1
 	}
-	b := &binder{all: modules, startup: dso.Startup(modules)}
 	links := dso.Links(pl.t.mem, mem.Addr(h.Loader))
 	bound := make(map[mem.Addr]bool) // by their dynamic sections: modules with all slots bound
 	for _, m := range modules {
@@ -99,8 +102,8 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	return pl.planGranules(modules)
 }
 
-// planNames tells the agent, and us, the names of what is to be hooked.
-func (pl *placing) planNames() map[string]int {
+// planNames tells the agent, and us, the names of what is to be hooked, and what the process's own scope has of these names.
+func (pl *placing) planNames(b *binder) map[string]int {
 	h := &pl.header
 	names := make(map[string]int)
 	for f, fn := range agent.NativeNames {
@@ -109,7 +112,13 @@ func (pl *placing) planNames() map[string]int {
 		}
 		for _, name := range fn.Names {
 			names[name] = f
-			h.Names[h.NamesCount] = agent.Name{Hash: agent.NameHash(name), Function: uint32(f)}
+			n := agent.Name{Hash: agent.NameHash(name), Function: uint32(f)}
+			if original := b.usual(name); original != 0 {
+				if v, ok := pl.variant(f, original); ok {
+					n.Usual = uint32(v) + 1
+				}
+			}
+			h.Names[h.NamesCount] = n
 			h.NamesCount++
 		}
 	}
@@ -200,6 +209,16 @@ func (b *binder) module(a mem.Addr) *dso.Module {
 		}
 	}
 	return nil
+}
+
+// usual is what the process's own scope has under a name, or 0.
+func (b *binder) usual(name string) mem.Addr {
+	for _, m := range b.startup {
+		if sym, err := m.Dynamic(name); err == nil && sym.Kind() == dso.Func {
+			return sym.Addr
+		}
+	}
+	return 0
 }
 
 // bind is what a lazy slot of m will hold, or 0 where only the loader knows: a module that was loaded later may look first

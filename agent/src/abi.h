@@ -234,9 +234,10 @@ struct ht_thread {
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
+	u64 own_scope;    /* the thread is counted in ht_tables.own_scope */
 	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
 	u64 loader_back;  /* its return address */
-	u64 reserved[4];
+	u64 reserved[3];
 };
 HT_ASSERT_SIZE(struct ht_thread, 512);
 
@@ -334,7 +335,7 @@ enum { HT_LEDGER_ENTRIES = 92 };
 struct ht_name {
 	u64 hash;
 	u32 function;
-	u32 pad;
+	u32 usual; /* 1 + the variant before what the process's own scope binds it to; 0: nothing */
 };
 HT_ASSERT_SIZE(struct ht_name, 16);
 enum { HT_NAMES = 64 };
@@ -355,7 +356,8 @@ struct ht_module {
 	u64 map;     /* its struct link_map */
 	u64 dynamic; /* its dynamic section */
 	u32 look;    /* the look that saw it last */
-	u32 again;   /* some of its slots were not bound: look at it again */
+	u16 again;   /* some of its slots were not bound: look at it again */
+	u16 own;     /* it may be bound otherwise than the process's own scope is */
 };
 HT_ASSERT_SIZE(struct ht_module, 24);
 
@@ -452,9 +454,10 @@ struct ht_tables {
 	u64 loader;       /* address of the loader's struct r_debug, or 0 */
 	u64 slots_missed; /* of modules loaded later: no variant, no permission, no room */
 	u64 modules_looks; /* how often they were looked at */
-	u64 pad6;
+	u32 own_scope;     /* threads in dlopen with RTLD_DEEPBIND, or back and not come to look yet */
+	u32 pad6;
 	u32 has_mapped; /* mmap's family is hooked */
-	u32 pad8;
+	u32 may_yield; /* sched_yield */
 	u32 names_count;
 	u32 has_native; /* malloc's family is hooked: what CPython's allocators ask of it is not to be counted again */
 	u32 modules_lock;

@@ -30,6 +30,7 @@ enum {
 	SYS_mmap = 9,
 	SYS_mprotect = 10,
 	SYS_munmap = 11,
+	SYS_sched_yield = 24,
 	SYS_mremap = 25,
 	SYS_madvise = 28,
 	SYS_getpid = 39,

@@ -1,12 +1,23 @@
 /*
  * mappings.h: memory that the target has mapped. It may be given back in parts, so that a list of ranges is kept, not
  * words of the live map. Mappings are few and rare: the list is searched from end to end, under a lock that is not
- * waited for beyond a bound.
+ * waited for beyond a bound: a second or so, since its holder may be kept from running by many others.
  */
 
 INLINE struct ht_mapping *mapping_at(u64 i) { return (struct ht_mapping *)at(T->mappings.offset) + i; }
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, LOCK_YIELDS = 1 << 20 };
+
+static int mappings_lock(void)
+{
+	int got = spin_lock(&T->mappings_lock);
+	for (u32 i = 0; !got && T->may_yield && i < LOCK_YIELDS; i++) {
+		u32 is = 0;
+		system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+		got = __atomic_compare_exchange_n(&T->mappings_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+	}
+	return got;
+}
 
 static u64 pages(u64 bytes) { return (bytes + PAGE - 1) & ~(u64)(PAGE - 1); }
 
@@ -44,7 +55,7 @@ NOINLINE void mapping_add(struct ht_thread *t, u64 start, u64 size, u32 domain, 
 {
 	u32 stat = stat_of(node_child(t, stack_now(t, domain, fp), HT_CODE_DOMAIN, (s32)domain));
 	struct ht_mapping m = {start, start + pages(size), stat, (u32)epoch_now(), domain, 0};
-	if (!stat || !spin_lock(&T->mappings_lock)) {
+	if (!stat || !mappings_lock()) {
 		t->lost++;
 		return;
 	}
@@ -59,7 +70,7 @@ NOINLINE void mapping_add(struct ht_thread *t, u64 start, u64 size, u32 domain, 
 static u32 mapping_domain(u64 address)
 {
 	u32 domain = 0;
-	if (!spin_lock(&T->mappings_lock))
+	if (!mappings_lock())
 		return 0;
 	for (u64 i = 0; i < T->mappings.next && !domain; i++)
 		if (address - mapping_at(i)->start < mapping_at(i)->end - mapping_at(i)->start)
@@ -105,20 +116,65 @@ static int mapping_cut(struct ht_thread *t, u64 i, u64 start, u64 end)
 	return 0;
 }
 
-/* [start, start + size) is no longer what it was: what is known there goes, parts of mappings stay. */
-NOINLINE void mapping_remove(struct ht_thread *t, u64 start, u64 size)
+/* What was taken out before a call that may fail. */
+enum { PARTS = 8 };
+struct parts {
+	u64 n;
+	struct ht_mapping part[PARTS];
+};
+
+static void part_taken(struct ht_thread *t, struct parts *parts, const struct ht_mapping *m, u64 start, u64 end)
+{
+	if (parts->n == PARTS) {
+		t->lost++; /* if the call fails */
+		return;
+	}
+	struct ht_mapping *p = &parts->part[parts->n++];
+	*p = *m;
+	p->start = m->start > start ? m->start : start;
+	p->end = m->end < end ? m->end : end;
+}
+
+/*
+ * [start, start + size) is no longer what it was: what is known there goes, parts of mappings stay. What went is noted in
+ * parts, if there are any.
+ */
+NOINLINE void mapping_remove(struct ht_thread *t, u64 start, u64 size, struct parts *parts)
 {
 	u64 end = start + pages(size);
 	if (!LOAD(&T->mappings.next) || end < start)
 		return;
-	if (!spin_lock(&T->mappings_lock)) {
+	if (!mappings_lock()) {
 		t->lost++;
 		return;
 	}
 	for (u64 i = 0; i < T->mappings.next;) {
 		const struct ht_mapping *m = mapping_at(i);
-		if (m->end <= start || m->start >= end || mapping_cut(t, i, start, end))
+		if (m->end <= start || m->start >= end) {
 			i++;
+			continue;
+		}
+		if (parts)
+			part_taken(t, parts, m, start, end);
+		i += (u64)mapping_cut(t, i, start, end);
 	}
+	spin_unlock(&T->mappings_lock);
+}
+
+/* The call that was to take the parts away has failed: they are there as before, where they were in the middle of a
+ * mapping as one of their own. */
+COLD void parts_put_back(struct ht_thread *t, const struct parts *parts)
+{
+	if (!parts->n)
+		return;
+	if (!mappings_lock()) {
+		t->lost += parts->n;
+		return;
+	}
+	for (u32 i = 0; i < parts->n; i++)
+		if (mapping_put(&parts->part[i]))
+			mapping_gone(t, &parts->part[i], (u64)-1, parts->part[i].start - parts->part[i].end); /* it was not */
+		else
+			t->lost++;
 	spin_unlock(&T->mappings_lock);
 }

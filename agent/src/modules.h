@@ -9,6 +9,10 @@
  * written by process_vm_readv and process_vm_writev on ourselves, which say so instead of faulting; and a slot is
  * changed only if it holds the address of a function that is hooked: whatever else it may be by then, it is a
  * pointer to that function.
+ *
+ * A slot that will be bound by the first call is hooked as if it had been: the loader looks into the process's own scope
+ * first, and what that has is known. Of modules that may be bound otherwise (RTLD_DEEPBIND, another namespace) such slots
+ * are left to the loader, and looked at again when a thread is back from it the next time.
  */
 
 /* The layouts that debuggers rely on (link.h). musl's are the same. */
@@ -81,15 +85,15 @@ static u64 name_hash(const u8 *name, u64 most)
 	return h;
 }
 
-/* Which function is imported under the name at an address? HT_NATIVE_FUNCTIONS: none that matters. */
-static u32 function_named(u64 address)
+/* What is imported under the name at an address? 0: nothing that matters. */
+static const struct ht_name *name_at(u64 address)
 {
 	u8 name[NAME_MOST];
 	u64 hash = name_hash(name, read_some(name, address, sizeof name));
 	for (u32 i = 0; i < T->names_count && i < HT_NAMES; i++)
 		if (T->names[i].hash == hash)
-			return T->names[i].function;
-	return HT_NATIVE_FUNCTIONS;
+			return &T->names[i];
+	return 0;
 }
 
 /* The hook that stands before an original, or 0 when there are no more of them. */
@@ -138,15 +142,15 @@ static struct ht_ledger *slot_entry(u64 slot)
 	return first + n;
 }
 
-/* Hooks one slot, of which the ledger learns first. */
-static void slot_hook(u64 slot, u32 function, u64 original)
+/* Hooks one slot, which holds `old`, before an original. The ledger learns of it first. */
+static void slot_hook(u64 slot, u32 function, u64 original, u64 old)
 {
 	u64 stub = stub_of(function, original);
 	struct ht_ledger *l = stub ? slot_entry(slot) : 0;
 	if (l) {
 		STORE(&l->kind, HT_LEDGER_FREE);
 		l->address = slot;
-		l->old = original;
+		l->old = old;
 		l->new = stub;
 		l->what = function;
 		STORE_RELEASE(&l->kind, HT_LEDGER_SLOT);
@@ -194,32 +198,40 @@ static int is_stub(u64 address) { return address - T->image < HT_FLAG_OFFSET; }
  * One relocation of a symbol. Returns 1 when its slot is none of ours, or hooked, and 0 when it is not bound yet: then
  * only the loader knows to what it will be.
  */
-static int relocation_look(const struct module *m, const struct relocation *r)
+static int relocation_look(const struct module *m, const struct relocation *r, int own)
 {
 	struct symbol s;
 	u64 slot = m->bias + r->offset, value;
 	if (slot % 8 || !read_all(&value, slot, sizeof value) || is_stub(value) ||
 	    !read_all(&s, m->symbols + (r->info >> 32) * sizeof s, sizeof s))
 		return 1;
-	u32 function = function_named(m->strings + s.name);
-	if (function == HT_NATIVE_FUNCTIONS)
+	const struct ht_name *name = name_at(m->strings + s.name);
+	if (!name)
 		return 1;
 	if (!value)
 		return s.info >> 4 == STB_WEAK;
+	u32 function = name->function;
 	for (u32 v = 0; v < HT_NATIVE_VARIANTS; v++)
 		if (LOAD(&T->native[function][v]) == value) {
-			slot_hook(slot, function, value);
+			slot_hook(slot, function, value, value);
 			return 1;
 		}
-	/* Not relocated, or led back into the module's own code by way of its PLT, which lies before its data. */
-	if (value < m->bias || (value < slot && value > m->bias && !s.section))
+	/* The module's PLT lies before its data. This is its address in the file: not relocated. */
+	if (value < r->offset)
 		return 0;
-	slot_hook(slot, function, value);
+	/* Led back into the module's own code by way of its PLT. */
+	if (value >= m->bias && value < slot && !s.section) {
+		if (own || !name->usual)
+			return 0;
+		slot_hook(slot, function, LOAD(&T->native[function][name->usual - 1]), value);
+		return 1;
+	}
+	slot_hook(slot, function, value, value);
 	return 1;
 }
 
 /* Looks at all slots of a module; returns 0 when some were not bound yet. */
-static int module_look(const struct module *m)
+static int module_look(const struct module *m, int own)
 {
 	struct relocation some[AT_ONCE];
 	int all = 1;
@@ -233,14 +245,14 @@ static int module_look(const struct module *m)
 				break;
 			for (u64 j = 0; j < n; j++)
 				if (fills_slot((u32)some[j].info) && some[j].info >> 32 && !some[j].addend)
-					all &= relocation_look(m, some + j);
+					all &= relocation_look(m, some + j, own);
 		}
 	}
 	return all;
 }
 
 /* What is known of a module; a new one is to be looked at. 0: there is no room. */
-static struct ht_module *module_known(u64 map, u64 dynamic)
+static struct ht_module *module_known(u64 map, u64 dynamic, int own)
 {
 	struct ht_module *first = (struct ht_module *)at(T->modules.offset);
 	u64 n = T->modules.next;
@@ -249,7 +261,7 @@ static struct ht_module *module_known(u64 map, u64 dynamic)
 			return first + i;
 	if (n == T->modules.entries)
 		return 0;
-	first[n] = (struct ht_module){.map = map, .dynamic = dynamic, .again = 1};
+	first[n] = (struct ht_module){.map = map, .dynamic = dynamic, .again = 1, .own = (u16)own};
 	STORE_RELEASE(&T->modules.next, n + 1);
 	return first + n;
 }
@@ -265,17 +277,17 @@ static void modules_sweep(u32 look)
 	STORE_RELEASE(&T->modules.next, kept);
 }
 
-static void namespace_look(u64 map, u32 look)
+static void namespace_look(u64 map, u32 look, int own)
 {
 	struct link_map l;
 	for (u32 i = 0; map && i < MODULES_MOST && read_all(&l, map, sizeof l); i++, map = l.next) {
-		struct ht_module *known = module_known(map, l.dynamic);
+		struct ht_module *known = module_known(map, l.dynamic, own);
 		struct module m;
 		if (!known)
 			continue;
 		known->look = look;
 		if (known->again)
-			known->again = module_read(&m, &l) && !module_look(&m);
+			known->again = module_read(&m, &l) && !module_look(&m, known->own);
 	}
 }
 
@@ -288,11 +300,14 @@ NOINLINE void modules_look(struct ht_thread *t)
 	t->loader_stack = 0;
 	u32 look = (u32)++T->modules_looks;
 	for (u32 i = 0; space.next && i < NAMESPACES_MOST && read_all(&space, space.next, sizeof space); i++) {
-		namespace_look(space.map, look);
+		namespace_look(space.map, look, i > 0 || LOAD(&T->own_scope));
 		if (space.version < 2)
 			break;
 	}
 	modules_sweep(look);
+	if (t->own_scope)
+		__atomic_fetch_sub(&T->own_scope, 1, __ATOMIC_RELAXED);
+	t->own_scope = 0;
 	spin_unlock(&T->modules_lock);
 }
 
@@ -305,12 +320,16 @@ INLINE void loader_check(struct ht_thread *t, const u64 *fp)
 }
 
 /* The thread is about to call the loader. fp is the hook's frame, whose return address the loader will find. */
-NOINLINE void loader_called(const u64 *fp)
+NOINLINE void loader_called(const u64 *fp, int own)
 {
 	struct ht_thread *t = active() ? thread_self() : 0;
 	if (!t)
 		return;
 	loader_check(t, fp);
+	if (own && !t->own_scope) {
+		__atomic_fetch_add(&T->own_scope, 1, __ATOMIC_RELAXED);
+		t->own_scope = 1;
+	}
 	if (t->loader_stack)
 		return; /* it is in the loader's hands already */
 	t->loader_back = fp[1];

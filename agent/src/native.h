@@ -195,8 +195,8 @@ INLINE u64 native_mmap(u64 a, u64 size, u64 prot, u64 flags, u64 fd, u64 offset,
 		return real(a, size, prot, flags, fd, offset);
 	u64 p = real(a, size, prot, flags, fd, offset);
 	if (mapped(p)) {
-		if (flags & MAP_FIXED)
-			mapping_remove(t, p, size); /* it has taken the place of what was there */
+		/* It has taken the place of what was there; what is known there otherwise, was unmapped where we do not see it. */
+		mapping_remove(t, p, size, 0);
 		mapping_add(t, p, size, flags & MAP_ANONYMOUS ? HT_MAPPED : HT_FILE, fp);
 	}
 	t->depth = 0;
@@ -213,7 +213,7 @@ INLINE int native_munmap(u64 a, u64 size, u32 v)
 	struct ht_thread *t = native_enter(HOOK_FRAME);
 	if (likely(t)) {
 		if (size && a % PAGE == 0)
-			mapping_remove(t, a, size);
+			mapping_remove(t, a, size, 0);
 		t->depth = 0;
 	}
 	return real(a, size);
@@ -226,14 +226,18 @@ INLINE u64 native_mremap(u64 a, u64 old, u64 size, u64 flags, u64 to, u32 v)
 	struct ht_thread *t = native_enter(fp);
 	if (unlikely(!t))
 		return real(a, old, size, flags, to);
+	/* As munmap. What is to be moved is the mapping at the first address, whatever else there is of it. */
+	struct parts parts = {0};
 	u32 domain = mapping_domain(a);
+	if (old && a % PAGE == 0 && !(flags & MREMAP_DONTUNMAP))
+		mapping_remove(t, a, old, &parts);
 	u64 p = real(a, old, size, flags, to);
 	if (mapped(p)) {
-		if (!(flags & MREMAP_DONTUNMAP))
-			mapping_remove(t, a, old);
-		mapping_remove(t, p, size); /* what a fixed one took the place of */
+		mapping_remove(t, p, size, 0); /* what a fixed one took the place of */
 		if (domain)
 			mapping_add(t, p, size, domain, fp);
+	} else {
+		parts_put_back(t, &parts);
 	}
 	t->depth = 0;
 	return p;
@@ -241,23 +245,25 @@ INLINE u64 native_mremap(u64 a, u64 old, u64 size, u64 flags, u64 to, u32 v)
 
 /* ---- the loader ------------------------------------------------------------------------------------------------- */
 
+enum { RTLD_DEEPBIND = 8 };
+
 /* Nothing of ours is on the stack when the loader runs: these end in a jump, which a test holds them to. */
 
 INLINE u64 native_dlopen(u64 file, u64 mode, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, !!(mode & RTLD_DEEPBIND));
 	return REAL(HT_N_DLOPEN, v, u64(*)(u64, u64))(file, mode);
 }
 
 INLINE u64 native_dlmopen(u64 space, u64 file, u64 mode, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, !!(mode & RTLD_DEEPBIND));
 	return REAL(HT_N_DLMOPEN, v, u64(*)(u64, u64, u64))(space, file, mode);
 }
 
 INLINE int native_dlclose(u64 handle, u32 v)
 {
-	loader_called(HOOK_FRAME);
+	loader_called(HOOK_FRAME, 0);
 	return REAL(HT_N_DLCLOSE, v, int (*)(u64))(handle);
 }
 
