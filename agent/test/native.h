@@ -331,14 +331,14 @@ static void test_loader(void)
 	loader_check(t, (const u64 *)(t->loader_stack + 64));
 	CHECK(T->modules_looks == 1 && !t->loader_stack, "%llu looks in the caller's caller", T->modules_looks);
 	frame[1] = 0x1234;
-	loader_called(frame);
+	loader_called(frame, 0);
 	loader_check(t, frame - 1);
 	CHECK(T->modules_looks == 1, "%llu looks while the return address stands", T->modules_looks);
 	frame[1] = 0x4321; /* another call has taken its place */
 	loader_check(t, frame - 1);
 	CHECK(T->modules_looks == 2 && !t->loader_stack, "%llu looks in a deeper call", T->modules_looks);
-	loader_called(frame);
-	loader_called(frame - 1); /* a constructor loads something */
+	loader_called(frame, 0);
+	loader_called(frame - 1, 0); /* a constructor loads something */
 	CHECK(t->loader_stack == (u64)frame, "the outermost call is the one that counts");
 	T->modules_lock = 1;
 	loader_check(t, frame);
