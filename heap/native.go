@@ -54,14 +54,15 @@ func (s *Snapshot) ReplaceFrames(chains [][]Frame) *Snapshot {
 // FrameView says which frames of a stack somebody wants to see.
 type FrameView int
 
+// Views of stacks.
 const (
 	// MixedFrames is Python and machine code, without what only brings the one to the other: frames of the interpreter
 	// itself, of libc where it starts a program or a thread, and of functions that allocate for others (operator new). Of
 	// a stack that has no other frames, they are shown.
-	MixedFrames FrameView = iota
-	PythonFrames
+	MixedFrames  FrameView = iota
+	PythonFrames           // what is left where machine code is left out
 	AllFrames
-	NumFrameViews
+	NumFrameViews // how many there are
 )
 
 // String is the view's name on the command line.
