@@ -52,9 +52,10 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	h.TimelineStep = 1
 	place(&h.SlotsHooked, share(64<<10, 1<<10, mostSlots), uint64(unsafe.Sizeof(Ledger{})), 0)
 	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
-	place(&h.Modules, share(256<<10, 1<<10, mostModules), 8, 0)
+	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Module{})), 0)
 	place(&h.Before, share(64<<10, 1<<10, mostBefore), uint64(unsafe.Sizeof(Range{})), 0)
-	h.SlotsHooked.Kept, h.Modules.Kept, h.Before.Kept = uint32(unsafe.Sizeof(Ledger{})), 8, uint32(rangeSize)
+	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), uint32(unsafe.Sizeof(Module{}))
+	h.Before.Kept = uint32(rangeSize)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)

@@ -215,8 +215,8 @@ const memfdName = "heaptap"
 // planHold chooses how the tables can be held. A privileged heaptap opens them like any mapping, and the process makes no
 // call more than else. Others have the process make them by memfd_create, open them while the process has a descriptor,
 // and have it closed.
-func (pl *placing) planHold() error {
-	if mayOpenMappings() {
+func (pl *placing) planHold(named bool) error {
+	if !named && mayOpenMappings() {
 		return nil
 	}
 	for nr, name := range map[uint64]string{unix.SYS_MEMFD_CREATE: "memfd_create", unix.SYS_CLOSE: "close"} {

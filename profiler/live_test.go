@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 // victim does what the environment says.
 func victim(spec string) error {
 	verb, number, _ := strings.Cut(spec, " ")
+	if verb == "run" {
+		return runVictim(number)
+	}
 	pid, err := strconv.Atoi(number)
 	if err != nil {
 		return err

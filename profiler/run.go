@@ -164,7 +164,16 @@ type found struct {
 // track attaches to a Python, and returns when that is over: true, when the process has executed another program.
 func (r *Run) track(ctx context.Context, f *found) bool {
 	notes, err := r.attach(ctx, f)
+	var s *starting
+	if err == nil {
+		if s, err = openStarting(r.pid); err == nil {
+			defer s.t.close()
+		}
+	}
 	if f.gate != nil {
+		if s != nil && setsAllocators(s.t, s.in) {
+			err = errors.Join(err, r.startTraced(ctx, f.gate, s))
+		}
 		err = errors.Join(err, f.gate.Open())
 	}
 	fault.Point("run/opened")
@@ -175,16 +184,62 @@ func (r *Run) track(ctx context.Context, f *found) bool {
 		r.note("the command's Python is not tracked: " + err.Error())
 		return r.untilExec(ctx)
 	}
-	for _, n := range notes {
-		r.note(n)
-	}
-	if notes, err = watchStart(ctx, r.pid); err != nil && !r.gone() {
+	if err := s.watch(ctx); err != nil && !r.gone() {
 		r.misfit(ctx, err)
+	}
+	if s.again {
+		notes = append(notes, "the interpreter has set its allocators after they were hooked, and they were hooked again: raw "+
+			"blocks from before may be counted wrongly")
 	}
 	for _, n := range notes {
 		r.note(n)
 	}
 	return r.untilExec(ctx)
+}
+
+// startTraced opens the gate and follows the interpreter until it is initialised.
+func (r *Run) startTraced(ctx context.Context, gate *launch.Gate, s *starting) error {
+	return r.tracer.Do(func() error {
+		th, err := r.tracer.Seize(r.pid, r.pid, 0)
+		if err != nil {
+			return err
+		}
+		th.Expect()
+		l := &leader{run: r, thread: th}
+		stop, err := th.Stop(ctx)
+		if err == nil {
+			err = gate.Open()
+		}
+		for err == nil && stop.Kind != ptrace.Exited {
+			var sig syscall.Signal
+			done := false
+			switch stop.Kind {
+			case ptrace.Syscall:
+				if done, err = s.look(); err != nil {
+					continue
+				}
+			case ptrace.Event:
+				if r.stopped.Store(stop.Signal != unix.SIGTRAP); stop.Signal != unix.SIGTRAP {
+					if err = th.Listen(); err == nil {
+						stop, err = th.Wait(ctx)
+					}
+					continue
+				}
+			case ptrace.Signal:
+				sig = stop.Signal
+			}
+			if done {
+				return th.Detach(sig)
+			}
+			if err = th.Resume(true, sig); err == nil {
+				stop, err = th.Wait(ctx)
+			}
+		}
+		if errors.Is(err, ptrace.ErrGone) || err == nil {
+			return nil
+		}
+		return errors.Join(err, l.letGo())
+	})
 }
 
 // misfit ends the tracking of an interpreter whose layout turned out to be another than was presumed.
@@ -206,9 +261,13 @@ const (
 // soon as that is possible.
 func (r *Run) attach(ctx context.Context, f *found) (notes []string, err error) {
 	o := r.o.Attach
-	o.starting = true
 	for end := time.Now().Add(lateMost); ; {
+		o.starting = f.gate != nil
 		at, err := Attach(ctx, r.pid, o)
+		if !o.starting && errors.As(err, new(*cpython.NotReadyError)) {
+			o.starting = true
+			at, err = Attach(ctx, r.pid, o)
+		}
 		if err == nil {
 			r.keep(at.Held)
 			r.events <- RunEvent{Tracked: at}
@@ -225,7 +284,6 @@ func (r *Run) attach(ctx context.Context, f *found) (notes []string, err error) 
 			notes = append(notes, "the interpreter was hooked once it had started, since only then its layout can be proved: "+
 				"what it allocated before is not seen")
 		}
-		o.starting = false
 		if err := pause(ctx, lateStep); err != nil {
 			return nil, err
 		}

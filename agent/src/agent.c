@@ -18,6 +18,9 @@
 #include "stats.h"
 #include "code.h"
 #include "walk.h"
+#include "mappings.h"
+#include "modules.h"
 #include "fork.h"
 #include "hooks.h"
+#include "native.h"
 

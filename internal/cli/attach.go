@@ -16,9 +16,10 @@ func (a *app) attachCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "attach PID",
 		Short: "Start tracking allocations",
-		Long: "Starts to track every allocation of a running Python process. Returns at once;\n" +
-			"tracking goes on without heaptap until `heaptap detach`. Allocations from before\n" +
-			"the attach are not seen.\n\n" +
+		Long: "Tracks every allocation of a running Python process from now on: of Python's\n" +
+			"own allocators, and by malloc and mmap of C code. Returns at once; tracking\n" +
+			"goes on without heaptap until `heaptap detach`. Allocations from before the\n" +
+			"attach are not seen.\n\n" +
 			"With --follow forked children are tracked from their first allocation on, and\n" +
 			"theirs; that needs no heaptap. A child that executes another Python can only be\n" +
 			"attached to by a heaptap that watches: --follow stays and does so until the last\n" +
@@ -32,7 +33,7 @@ func (a *app) attachCommand() *cobra.Command {
 			"heaptap attach 4711", "exact: every block",
 			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
-			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone",
+			"heaptap attach 4711 --domains raw,mem,obj", "Python's allocators only",
 			"heaptap attach 4711 --tree --follow=forks", "a server and its workers",
 			"heaptap attach 4711 --hold -o last.pb.gz", "have a snapshot of its end"),
 		GroupID:           groupTrack,
@@ -90,11 +91,11 @@ type attachFlags struct {
 func (f *attachFlags) add(a *app, c *cobra.Command) {
 	c.Flags().Var(&f.sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
 	c.Flags().Lookup("sample").DefValue = ""
-	c.Flags().Var(&f.domains, "domains", "track only these of CPython's allocator domains: raw, mem, obj")
+	c.Flags().Var(&f.domains, "domains", "track only these: raw, mem, obj (CPython's allocators), malloc, mmap")
 	c.Flags().IntVar(&f.temporary, "temporary", 0,
 		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
 	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
-	a.fixedCompletion(c, "domains", "raw,mem,obj", "mem,obj", "obj")
+	a.fixedCompletion(c, "domains", "raw,mem,obj,malloc,mmap", "raw,mem,obj", "malloc,mmap")
 }
 
 func (f *attachFlags) options() profiler.AttachOptions {

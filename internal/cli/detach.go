@@ -93,7 +93,11 @@ func (a *app) showDetachment(done string, pid int, d *profiler.Detachment) {
 		agent = "stays mapped, and lets everything through: " + printable(d.Why)
 	}
 	g := grid{align: []align{left, left}}
-	g.add("  hooks", plural(uint64(d.Restored), "word", "words")+" put back")
+	hooks := plural(uint64(d.Restored), "word", "words")
+	if d.Slots > 0 {
+		hooks += " and " + plural(uint64(d.Slots), "slot", "slots")
+	}
+	g.add("  hooks", hooks+" put back")
 	g.add("  agent", agent)
 	g.add("  pause", durationText(d.Pause))
 	g.write(a.Stdout, 0, nil)

@@ -47,7 +47,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           reasons are [{trigger, text, bytes, from_bytes, span_ns}]; trigger is
           every, peak, rss-peak, rss-above or growth
           last is {time, live_blocks, live_bytes, peak_bytes, rss_bytes}
-  detach  {pid, restored, foreign, unmapped, why, pause_ns}
+  detach  {pid, restored, slots, foreign, unmapped, why,
+           pause_ns}
   repair  the same
   --tree  of attach, status and detach: {pid, processes: [{pid, parent, name,
           error, result}]}; error is "" where there is a result, as without
@@ -260,6 +261,7 @@ func dumpJSON(pid int, path string, size int64, d *profiler.Dump) dumpValue {
 type detachmentValue struct {
 	Pid      int      `json:"pid"`
 	Restored int      `json:"restored"`
+	Slots    int      `json:"slots"`
 	Foreign  []string `json:"foreign"`
 	Unmapped bool     `json:"unmapped"`
 	Why      string   `json:"why"`
@@ -267,7 +269,7 @@ type detachmentValue struct {
 }
 
 func detachmentJSON(pid int, d *profiler.Detachment) detachmentValue {
-	return detachmentValue{pid, d.Restored, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
+	return detachmentValue{pid, d.Restored, d.Slots, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
 }
 
 type checkValue struct {
