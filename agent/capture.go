@@ -255,7 +255,8 @@ func (c *Capture) liveBlocks() iter.Seq2[Block, error] {
 				if b.Size == SizeBig {
 					var ok bool
 					if b.Size, ok = c.bigSize(uint64(b.Addr) + 1<<granule); !ok {
-						if c.Running {
+						// One that was freed where the agent does not see it, and of which the place serves others.
+						if c.Running || c.Header.HasNative != 0 {
 							continue
 						}
 						yield(Block{}, badTables("block at %v has no size", b.Addr))

@@ -150,6 +150,43 @@ func TestNativeOracle(t *testing.T) {
 	}
 }
 
+// TestUnseenFrees: blocks that are freed by calls that no hook sees do not stay for ever, nor damage what is known of others:
+// when their places serve others they are known to be gone.
+func TestUnseenFrees(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	compile(t, filepath.Join(dir, "lazy.so"), "work.c", "-Wl,-Bsymbolic")
+	w := startNativeWork(t, dir, debian(t), 0)
+	w.load(workModules(true)[0])
+	mustAttach(t, w.tg.Pid())
+	const calls = 20000
+	if n := w.address(w.tg.Exec(fmt.Sprintf("modules['lazy'].work_unseen(%d, %d)", w.rnd.Uint32(), calls))); n < calls/4 {
+		t.Fatalf("only %d of %d blocks were freed unseen", n, calls)
+	}
+	w.rest()
+	var blocks, bytes uint64
+	for _, b := range liveBlocks(t, w.tg.Pid()) {
+		if b.domain == Malloc {
+			blocks++
+			bytes += b.size
+		}
+	}
+	// What was freed unseen last may have its place still: as many as are held at a time, and what Python has.
+	if blocks > 500 {
+		t.Errorf("%d blocks of %d bytes are left of %d that were allocated and freed", blocks, bytes, calls)
+	}
+	status := mustBe(t, w.tg.Pid(), Tracking)
+	for _, total := range status.Totals {
+		if total.Domain == Malloc && (total.LiveBlocks > blocks+100 || total.LiveBlocks < blocks) {
+			t.Errorf("status says that %d blocks are live, of which there are %d", total.LiveBlocks, blocks)
+		}
+	}
+	mustDump(t, w.tg.Pid())
+	w.goOn()
+	mustDetach(t, w.tg.Pid())
+	w.tg.Challenge()
+}
+
 // nativeWork is a target with modules of work.c.
 type nativeWork struct {
 	t       *testing.T

@@ -18,6 +18,8 @@ def names_of(library):
     library.work_end.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
     library.work_open.restype = ctypes.c_void_p
     library.work_open.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    library.work_unseen.restype = ctypes.c_uint64
+    library.work_unseen.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
     library.work_open_apart.restype = ctypes.c_void_p
     library.work_open_apart.argtypes = [ctypes.c_char_p]
     return library

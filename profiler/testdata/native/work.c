@@ -633,6 +633,31 @@ void *work_open_apart(const char *name)
 	return handle;
 }
 
+/*
+ * Blocks that are freed by way of a pointer that no slot holds, and whose places serve others at once, in other sizes.
+ * Returns how many were freed so.
+ */
+uint64_t work_unseen(uint64_t seed, uint64_t calls)
+{
+	void (*hidden)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "free");
+	void *kept[64] = {0};
+	uint64_t r = seed * 0x9e3779b97f4a7c15ull + 1, n = 0;
+
+	for (uint64_t i = 0; i < calls; i++) {
+		void **at = &kept[below(&r, 64)];
+		if (*at && below(&r, 2)) {
+			hidden(*at);
+			n++;
+		} else {
+			free(*at);
+		}
+		*at = malloc(below(&r, 2) ? below(&r, 100) : 4000 + below(&r, 5000));
+	}
+	for (int i = 0; i < 64; i++)
+		free(kept[i]);
+	return n;
+}
+
 #ifdef DEPENDS
 uint32_t DEPENDS(struct work *w, uint64_t seed, uint64_t calls, uint64_t without);
 
