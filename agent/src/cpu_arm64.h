@@ -26,7 +26,9 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 INLINE int fills_slot(u32 type) { return type == 257 || type == 1025 || type == 1026; }
 
 enum {
+	SYS_nanosleep = 101,
 	SYS_sched_yield = 124,
+	SYS_kill = 129,
 	SYS_tgkill = 131,
 	SYS_prctl = 167,
 	SYS_getpid = 172,
