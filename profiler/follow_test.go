@@ -346,7 +346,7 @@ func (f *following) untilAre(n int, kinds ...FollowKind) {
 		}
 		return n
 	}
-	limit := time.NewTimer(time.Minute)
+	limit := time.NewTimer(time.Minute) // far longer than it takes
 	defer limit.Stop()
 	for {
 		if tracked() == n {
@@ -378,6 +378,12 @@ kept = []
 def grow(n):
     kept.append(bytes(n))
     return os.getpid()
+def serve(c):
+    while True:
+        n = c.recv()
+        if n is None:
+            return
+        c.send(grow(n))
 """
 here = os.path.join(os.environ.get("TMPDIR", "/tmp"), "heaptap_pool_%d" % os.getpid())
 
@@ -396,15 +402,9 @@ def start(method, n):
     pool = []
     for i in range(n):
         ours, theirs = context.Pipe()
-        p = context.Process(target=heaptap_serve(), args=(theirs,))
+        p = context.Process(target=heaptap_grow.serve, args=(theirs,))
         p.start()
         pool.append((p, ours))
-
-def heaptap_serve():
-    with open(os.path.join(here, "heaptap_serve.py"), "w") as f:
-        f.write("import heaptap_grow\ndef serve(c):\n    while True:\n        n = c.recv()\n        if n is None: return\n        c.send(heaptap_grow.grow(n))\n")
-    import heaptap_serve
-    return heaptap_serve.serve
 
 def grow(n):
     for p, c in pool:

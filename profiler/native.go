@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/cpython"
 	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/inject"
 	"github.com/heaptap/heaptap/internal/fault"
@@ -68,6 +69,13 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	}
 	if malloc {
 		h.HasNative = 1
+		state, err := pl.in.AllocatorState(pl.t.mem)
+		if err != nil {
+			return err
+		}
+		if state.Backend != cpython.Pymalloc || state.Debug {
+			h.Config.NestedAbove = 0 // every object comes from malloc, or may
+		}
 	}
 	if mmap {
 		h.HasMapped = 1

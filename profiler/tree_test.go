@@ -122,6 +122,156 @@ def end():
 	}
 }
 
+// TestForkInTheMidst: a tree is attached to while its root forks as fast as it can. Each child is tracked with all hooks
+// afterwards, also one that was forked in the midst of the attach, and computes right; and each is rid of it again.
+func TestForkInTheMidst(t *testing.T) {
+	t.Parallel()
+	const program = `
+import os, signal, threading
+
+children, stop = [], False
+told, out = os.pipe()
+wait, release = os.pipe()
+
+def forks():
+    while not stop and len(children) < 20:
+        pid = os.fork()
+        if pid == 0:
+            os.close(release)
+            items = {str(i): [i] * 3 for i in range(500)}
+            os.write(out, b"x")
+            os.read(wait, 1)
+            items = {str(i): [i] * 3 for i in range(500)}
+            os._exit(7 if sum(v[0] for v in items.values()) == 124750 else 1)
+        children.append(pid)
+
+def begin():
+    global thread, stop
+    stop = False
+    thread = threading.Thread(target=forks)
+    thread.start()
+    os.read(told, 1)
+
+def halt():
+    global stop
+    stop = True
+    thread.join()
+    left = len(children) - 1
+    while left:
+        left -= len(os.read(told, left))
+    return len(children)
+
+def end():
+    global wait, release
+    os.close(release)
+    codes = set(os.waitpid(pid, 0)[1] >> 8 for pid in children)
+    os.close(wait)
+    wait, release = os.pipe()
+    del children[:]
+    return codes
+`
+	for _, in := range eras(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			tg := pytarget.Start(t, in, program, pytarget.Options{})
+			for range times(t, 3) {
+				tg.Exec("begin()")
+				if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil {
+					t.Fatalf("attach: %+v, %v", list, err)
+				}
+				forked := tg.Exec("halt()")
+				list, err := StatusOfTree(t.Context(), tg.Pid())
+				if err != nil {
+					t.Fatal(err)
+				}
+				tracked := 0
+				for _, m := range list {
+					if tracked++; m.Err != nil || m.Result.State != Tracking {
+						t.Errorf("process %d of %s: %+v, %v", m.Pid, in.Name, m.Result, m.Err)
+					}
+				}
+				if fmt.Sprint(tracked-1) != forked {
+					t.Errorf("%d children are tracked of %s", tracked-1, forked)
+				}
+				gone, err := DetachTree(t.Context(), tg.Pid())
+				if err != nil || len(gone) != tracked {
+					t.Errorf("detached from %d of %d: %v", len(gone), tracked, err)
+				}
+				for _, m := range gone {
+					if m.Err != nil || !m.Result.Unmapped {
+						t.Errorf("detach of %d: %+v, %v", m.Pid, m.Result, m.Err)
+					}
+				}
+				if got := tg.Exec("end()"); got != "{7}" {
+					t.Fatalf("the children ended with %s", got)
+				}
+			}
+			tg.Challenge()
+		})
+	}
+}
+
+// TestForkAtEachPoint: a child is forked at each of those instants of an attach at which the target runs, and is right
+// before the attach goes on, after it, when it has been attached to itself and when all is given back.
+func TestForkAtEachPoint(t *testing.T) {
+	t.Parallel()
+	tg := pytarget.Start(t, debian(t), family, pytarget.Options{})
+	words := hookedWords(t, tg.Pid())
+	before := tg.Observe(words)
+	ask := func(when string) {
+		t.Helper()
+		if got := tg.Exec("ask(1000)"); got != "True" {
+			t.Errorf("the child computes wrong %s", when)
+		}
+	}
+	for _, p := range []point{{"attach/prepared", 1}, {"attach/written", 1}, {"attach/ledger", 1}, {"attach/hooked", 1},
+		{"attach/hooked", 7}, {"attach/hooked", 12}, {"attach/state", 1}, {"attach/active", 1}} {
+		for _, lateAsked := range []bool{false, true} {
+			attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
+			if err := attach.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var status unix.WaitStatus
+			if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+				t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
+			}
+			var child int
+			if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+				t.Fatal(err)
+			}
+			if !lateAsked {
+				ask("in the midst of the attach")
+			}
+			if err := attach.Process.Signal(unix.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if err := attach.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			ask("after the attach")
+			if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil || len(list) != 2 || list[1].Err != nil {
+				t.Fatalf("%v: attach: %+v, %v", p, list, err)
+			}
+			ask("attached to")
+			if s := mustBe(t, child, Tracking); sumOf(s).AllocBlocks == 0 {
+				t.Errorf("%v: the child's status: %+v", p, s)
+			}
+			if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 || list[1].Err != nil {
+				t.Fatalf("%v: detach: %+v, %v", p, list, err)
+			}
+			mustBeUntracked(t, child)
+			if diff := mappedBy(t, tg.Pid(), child); diff != "" {
+				t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
+			}
+			if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+				t.Errorf("%v: the child answers %s", p, got)
+			}
+			tg.Unchanged(before, pytarget.Busy, words)
+		}
+	}
+	tg.Challenge()
+}
+
 // TestNoRoomToFollow: a child that has no address space for tables of its own is left with hooks that do nothing, and
 // its parent's status counts it.
 func TestNoRoomToFollow(t *testing.T) {

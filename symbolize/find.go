@@ -97,9 +97,11 @@ func (f *finder) candidates(key objectKey) []string {
 	for _, dir := range f.o.Caches {
 		names = append(names, byBuildID(dir, key.buildID)...)
 	}
-	if f.o.Root != "" {
-		names = append(names, filepath.Join(f.o.Root, inside))
-		names = append(names, byBuildID(filepath.Join(f.o.Root, systemDebug), key.buildID)...)
+	for _, root := range f.o.Roots {
+		names = append(names, filepath.Join(root, inside))
+	}
+	for _, root := range f.o.Roots {
+		names = append(names, byBuildID(filepath.Join(root, systemDebug), key.buildID)...)
 	}
 	return names
 }
@@ -126,10 +128,7 @@ func (f *finder) linked(files []*dso.File) []string {
 		}
 		dir := filepath.Dir(file.Path())
 		places := []string{dir, filepath.Join(dir, ".debug")}
-		for _, root := range append(slices.Clone(f.o.Dirs), f.o.Root) {
-			if root == "" {
-				continue
-			}
+		for _, root := range slices.Concat(f.o.Dirs, f.o.Roots) {
 			if inside, err := filepath.Rel(root, dir); err == nil && !strings.HasPrefix(inside, "..") {
 				places = append(places, filepath.Join(root, systemDebug, inside))
 			}
@@ -213,7 +212,11 @@ func (f *finder) alternative(file *dso.File) *dso.File {
 	}
 	inside := strings.TrimPrefix(filepath.Clean(name), "/")
 	names := []string{name}
-	for _, dir := range append(slices.Concat(f.o.Dirs, f.o.Caches), filepath.Join(f.o.Root, systemDebug)) {
+	dirs := slices.Concat(f.o.Dirs, f.o.Caches, f.o.Roots)
+	for _, root := range f.o.Roots {
+		dirs = append(dirs, filepath.Join(root, systemDebug))
+	}
+	for _, dir := range dirs {
 		names = append(names, byBuildID(dir, hex.EncodeToString(id))...)
 		names = append(names, filepath.Join(dir, inside), filepath.Join(dir, systemDebug, ".dwz", filepath.Base(inside)))
 	}

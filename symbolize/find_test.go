@@ -96,7 +96,7 @@ func TestSources(t *testing.T) {
 				}
 			}
 			if name == "tree" || strings.HasPrefix(name, "debug link") {
-				if below := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Root: dir}); gocmp.Diff(s.want,
+				if below := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Roots: []string{dir}}); gocmp.Diff(s.want,
 					below.Chains) != "" {
 					t.Errorf("as the root: %+v", below.Objects)
 				}
@@ -151,7 +151,7 @@ func TestNamesOnly(t *testing.T) {
 				named++
 				f := chain[0]
 				seen[f.Func] = true
-				if want := outer[f.Addr]; len(chain) != 1 || f.Line != 0 || f.Addr != s.list[i] || f.Module != module ||
+				if want := outer[s.list[i]]; len(chain) != 1 || f.Line != 0 || f.BuildID != s.id || f.Module != module ||
 					f.Func != want && want != "one" && want != "rust" && want != "older" {
 					t.Errorf("%#x: %+v, want %s", s.list[i], chain, want)
 				}
@@ -180,7 +180,7 @@ func TestOtherBuild(t *testing.T) {
 	for _, name := range []string{"opt/far/away/libpool.so", ".build-id/12/" + id[2:] + ".debug", id + "/debuginfo", "libpool.so"} {
 		place(t, dir, name, s.whole)
 	}
-	r := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Dirs: []string{dir}, Caches: []string{dir}, Root: dir})
+	r := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Dirs: []string{dir}, Caches: []string{dir}, Roots: []string{dir}})
 	if i := slices.IndexFunc(r.Chains, func(c []heap.Frame) bool { return c != nil }); i >= 0 {
 		t.Errorf("%#x: %+v", s.list[i], r.Chains[i])
 	}
@@ -188,7 +188,7 @@ func TestOtherBuild(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	// Nor one with a build-id for an object without.
-	r = symbolize.Frames(framesAt(module, "", s.list), symbolize.Options{Root: dir})
+	r = symbolize.Frames(framesAt(module, "", s.list), symbolize.Options{Roots: []string{dir}})
 	if o := r.Objects[0]; o.Named != 0 || !strings.Contains(o.Problem, "is another build of it") {
 		t.Errorf("%+v", o)
 	}
@@ -199,7 +199,7 @@ func TestNoBuildID(t *testing.T) {
 	dir := sources(t, cSources())
 	file := object(t, dir, "gcc", "none.so", "-Wl,--build-id=none")
 	list := instructions(t, file)
-	if r := symbolize.Frames(framesAt(file, "", list), symbolize.Options{Root: "/"}); r.Objects[0].Named < len(list)*9/10 {
+	if r := symbolize.Frames(framesAt(file, "", list), symbolize.Options{Roots: []string{"/"}}); r.Objects[0].Named < len(list)*9/10 {
 		t.Errorf("%+v", r.Objects)
 	}
 	if r := symbolize.Frames(framesAt(file, "", list), symbolize.Options{}); r.Objects[0].Named != 0 {
@@ -220,7 +220,7 @@ func TestDwz(t *testing.T) {
 	}
 	for _, file := range files {
 		ids, lists = append(ids, buildID(t, file)), append(lists, instructions(t, file))
-		plain = append(plain, symbolize.Frames(framesAt(file, ids[len(ids)-1], lists[len(lists)-1]), symbolize.Options{Root: "/"}))
+		plain = append(plain, symbolize.Frames(framesAt(file, ids[len(ids)-1], lists[len(lists)-1]), symbolize.Options{Roots: []string{"/"}}))
 		place(t, dir, filepath.Base(file), file)
 	}
 	run(t, dir, "dwz", "-m", "shared.debug", "a.so", "b.so", "c.so")

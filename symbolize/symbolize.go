@@ -26,14 +26,15 @@ type Options struct {
 	Dirs []string
 	// Caches are folders with files as debuginfod's clients keep them: BUILDID/debuginfo and BUILDID/executable.
 	Caches []string
-	// Root is the folder below which objects' own paths and debug files are; "" looks at neither.
-	Root string
+	// Roots are folders below which objects' own paths and the system's debug files are: "/", and the root of a process
+	// in a container.
+	Roots []string
 }
 
 // Result is what was found out about frames.
 type Result struct {
 	// Chains has for each frame what is executed there, innermost first: inlined functions, then the function into which
-	// they were. It is nil for frames of which no more is known than before.
+	// they were. It is nil for frames of which no more is known than before. Their Addr is 0: a call is known by its line.
 	Chains [][]heap.Frame
 	// Objects are the objects that the frames are in, in the order of their paths.
 	Objects []Object
@@ -54,7 +55,7 @@ func Frames(frames []heap.Frame, o Options) Result {
 	r := Result{Chains: make([][]heap.Frame, len(frames))}
 	byObject := map[objectKey][]int{}
 	for i, f := range frames {
-		if f.Native() && f.Func == "" {
+		if f.Native() && f.Func == "" && f.Addr != 0 {
 			key := objectKey{f.Module, f.BuildID}
 			byObject[key] = append(byObject[key], i)
 		}
@@ -147,9 +148,13 @@ func chainOf(image *dso.Image, debug *debugInfo, f heap.Frame) []heap.Frame {
 		}
 	}
 	var chain []heap.Frame
+	addr := f.Addr
+	if f.BuildID != "" {
+		addr = 0 // so that calls of one line are one, wherever its instructions are; an object without build-id is told by it
+	}
 	for _, c := range calls {
 		chain = append(chain, heap.Frame{Func: c.function, File: c.file, Line: c.line, FirstLine: c.firstLine,
-			Module: f.Module, BuildID: f.BuildID, Addr: f.Addr})
+			Module: f.Module, BuildID: f.BuildID, Addr: addr})
 	}
 	return chain
 }

@@ -56,7 +56,7 @@ func TestWitness(t *testing.T) {
 			t.Parallel()
 			file := object(t, test.dir, test.compiler, test.name, test.flags...)
 			list := instructions(t, file)
-			r := symbolize.Frames(framesAt(file, buildID(t, file), list), symbolize.Options{Root: "/"})
+			r := symbolize.Frames(framesAt(file, buildID(t, file), list), symbolize.Options{Roots: []string{"/"}})
 			deepest := compare(t, file, list, r)
 			t.Logf("%d addresses, up to %d calls at one", len(list), deepest)
 			if want := 3; deepest < want && test.name != "cxx0.so" {
@@ -76,7 +76,7 @@ func TestForms(t *testing.T) {
 		dir := sources(t, program.files)
 		plain := object(t, dir, program.compiler, "plain.so", program.flags...)
 		list := instructions(t, plain)
-		want := symbolize.Frames(framesAt(plain, buildID(t, plain), list), symbolize.Options{Root: "/"})
+		want := symbolize.Frames(framesAt(plain, buildID(t, plain), list), symbolize.Options{Roots: []string{"/"}})
 		for _, form := range [][]string{
 			{"-gdwarf64"}, {"-fdebug-types-section"}, {"-gz=zlib"}, {"-gdwarf-3"},
 		} {
@@ -85,7 +85,7 @@ func TestForms(t *testing.T) {
 				if !slices.Equal(instructions(t, file), list) {
 					t.Fatal("the compiler made other code")
 				}
-				got := symbolize.Frames(framesAt(file, buildID(t, file), list), symbolize.Options{Root: "/"})
+				got := symbolize.Frames(framesAt(file, buildID(t, file), list), symbolize.Options{Roots: []string{"/"}})
 				different := 0
 				for i := range list {
 					if a, b := calls(got.Chains[i]), calls(want.Chains[i]); !slices.Equal(a, b) {
@@ -124,7 +124,7 @@ func TestWitnessLarge(t *testing.T) {
 			found++
 			t.Run(filepath.Base(file), func(t *testing.T) {
 				list := addresses(t, file, 10_000)
-				r := symbolize.Frames(framesAt(file, id, list), symbolize.Options{Root: "/"})
+				r := symbolize.Frames(framesAt(file, id, list), symbolize.Options{Roots: []string{"/"}})
 				compare(t, debug, list, r)
 			})
 		}
