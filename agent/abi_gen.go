@@ -421,7 +421,8 @@ type Thread struct {
 	OwnScope       uint64
 	LoaderStack    uint64
 	LoaderBack     uint64
-	Reserved       [3]uint64
+	LiveOther      uint64
+	Reserved       [2]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

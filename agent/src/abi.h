@@ -239,7 +239,8 @@ struct ht_thread {
 	u64 own_scope;    /* the thread is counted in ht_tables.own_scope */
 	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
 	u64 loader_back;  /* its return address */
-	u64 reserved[3];
+	u64 live_other;   /* bytes by which it has changed ht_tables.live_other, and has not said so yet */
+	u64 reserved[2];
 };
 HT_ASSERT_SIZE(struct ht_thread, 512);
 
@@ -445,7 +446,7 @@ struct ht_tables {
 	u32 pad3;
 	u64 lost_threads; /* allocations of threads that have no record since the table is full */
 	u64 orphan_frees; /* blocks freed by such threads */
-	u64 live_other;   /* bytes now, of the domains that the GIL does not guard; atomic */
+	u64 live_other;   /* bytes now, of the domains that the GIL does not guard, but for what threads keep; atomic */
 	u64 pad5[3];
 	struct ht_python python;
 
