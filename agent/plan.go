@@ -55,6 +55,8 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Modules, share(256<<10, 1<<10, mostModules), 8, 0)
 	place(&h.Before, share(64<<10, 1<<10, mostBefore), uint64(unsafe.Sizeof(Range{})), 0)
 	h.SlotsHooked.Kept, h.Modules.Kept, h.Before.Kept = uint32(unsafe.Sizeof(Ledger{})), 8, uint32(rangeSize)
+	place(&h.Outlet, 1, outletSize, 1)
+	h.Outlet.Kept = uint32(outletSize)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)
