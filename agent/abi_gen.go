@@ -262,11 +262,22 @@ type Mapping struct {
 
 var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
 
+// Module is struct ht_module of abi.h.
+type Module struct {
+	Map     uint64
+	Dynamic uint64
+	Look    uint32
+	Again   uint16
+	Own     uint16
+}
+
+var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
+
 // Name is struct ht_name of abi.h.
 type Name struct {
 	Hash     uint64
 	Function uint32
-	Pad      uint32
+	Usual    uint32
 }
 
 var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
@@ -427,11 +438,14 @@ type Tables struct {
 	Stubs          [17][4]uint64
 	Names          [64]Name
 	Loader         uint64
-	LoaderThread   uint64
-	LoaderStack    uint64
 	SlotsMissed    uint64
+	ModulesLooks   uint64
+	OwnScope       uint32
+	Pad6           uint32
+	HasMapped      uint32
+	MayYield       uint32
 	NamesCount     uint32
-	ModulesChanged uint32
+	HasNative      uint32
 	ModulesLock    uint32
 	MappingsLock   uint32
 	Followed       uint64
@@ -439,7 +453,7 @@ type Tables struct {
 	Parent         uint64
 	Reserved       [13]uint64
 	Ledger         [92]Ledger
-	Pad7           [190]uint64
+	Pad7           [189]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -469,7 +483,10 @@ type Thread struct {
 	Count          [8]Count
 	RecentNext     uint64
 	Recent         [8]uint64
-	Reserved       [6]uint64
+	OwnScope       uint64
+	LoaderStack    uint64
+	LoaderBack     uint64
+	Reserved       [3]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

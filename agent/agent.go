@@ -10,6 +10,8 @@ import (
 	_ "embed"
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"unsafe"
 
 	"github.com/heaptap/heaptap/inject"
@@ -43,6 +45,77 @@ func Hook(img *inject.Image, domain, function int, sampled bool) (uint64, error)
 		}
 	}
 	return img.Symbol(name)
+}
+
+// NativeFunction is a function whose GOT slots are hooked.
+type NativeFunction struct {
+	Stub  string   // between "ht_native_" and the variant's number
+	Names []string // under which it is imported
+}
+
+// NativeNames are those functions, indexed by [NMalloc] and so on.
+var NativeNames = [NativeFunctions]NativeFunction{
+	NMalloc:           {"malloc", []string{"malloc"}},
+	NCalloc:           {"calloc", []string{"calloc"}},
+	NRealloc:          {"realloc", []string{"realloc"}},
+	NReallocarray:     {"reallocarray", []string{"reallocarray"}},
+	NFree:             {"free", []string{"free", "cfree"}},
+	NPosixMemalign:    {"posix_memalign", []string{"posix_memalign"}},
+	NAlignedAlloc:     {"aligned_alloc", []string{"aligned_alloc", "memalign"}},
+	NValloc:           {"valloc", []string{"valloc"}},
+	NPvalloc:          {"pvalloc", []string{"pvalloc"}},
+	NFreeSized:        {"free_sized", []string{"free_sized"}},
+	NFreeAlignedSized: {"free_aligned_sized", []string{"free_aligned_sized"}},
+	NMmap:             {"mmap", []string{"mmap", "mmap64"}},
+	NMunmap:           {"munmap", []string{"munmap"}},
+	NMremap:           {"mremap", []string{"mremap"}},
+	NDlopen:           {"dlopen", []string{"dlopen"}},
+	NDlmopen:          {"dlmopen", []string{"dlmopen"}},
+	NDlclose:          {"dlclose", []string{"dlclose"}},
+}
+
+// NativeHook is the offset in the image of one variant of what takes a native function's place in slots.
+func NativeHook(img *inject.Image, function, variant int) (uint64, error) {
+	return img.Symbol(fmt.Sprintf("ht_native_%s_%d", NativeNames[function].Stub, variant))
+}
+
+// NameHash is how the agent knows a function's name (FNV-1a).
+func NameHash(name string) uint64 {
+	h := fnv.New64a()
+	io.WriteString(h, name)
+	return h.Sum64()
+}
+
+// WriteSlots writes the ledger of hooked slots, and then how many they are, into the tables at a, of which h is the header.
+func WriteSlots(w mem.Writer, a mem.Addr, h *Tables, slots []Ledger) error {
+	return writeWindow(w, a, &h.SlotsHooked, mem.Addr(unsafe.Offsetof(h.SlotsHooked)), slots)
+}
+
+// WriteModules does the same with the modules that need not be looked at.
+func WriteModules(w mem.Writer, a mem.Addr, h *Tables, modules []Module) error {
+	return writeWindow(w, a, &h.Modules, mem.Addr(unsafe.Offsetof(h.Modules)), modules)
+}
+
+func writeWindow[T any](w mem.Writer, a mem.Addr, win *Window, at mem.Addr, entries []T) error {
+	if uint64(len(entries)) > win.Entries {
+		return badTables("%d entries, where there is room for %d", len(entries), win.Entries)
+	}
+	win.Next = uint64(len(entries))
+	if len(entries) > 0 {
+		b := unsafe.Slice((*byte)(unsafe.Pointer(&entries[0])), uintptr(len(entries))*unsafe.Sizeof(entries[0]))
+		if err := w.WriteAt(b, a+mem.Addr(win.Offset)); err != nil {
+			return err
+		}
+	}
+	return mem.PutU64(w, a+at+mem.Addr(unsafe.Offsetof(win.Next)), win.Next)
+}
+
+// ReadSlots reads the ledger of hooked slots of the tables at a, of which h is the header.
+func ReadSlots(r mem.Reader, a mem.Addr, h *Tables) ([]Ledger, error) {
+	var b []byte
+	limit := h.Size
+	err := copyWindows(r, a, h.Size, &limit, []window{{&b, h.SlotsHooked, uint64(unsafe.Sizeof(Ledger{}))}})
+	return view[Ledger](b), err
 }
 
 // bytesOf is the memory of a value whose type has no pointers.

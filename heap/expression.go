@@ -88,7 +88,7 @@ func FilterFields() []string {
 }
 
 // Domains are the classes of allocators that a block can be of.
-func Domains() []string { return []string{"raw", "mem", "obj", "malloc", "mmap"} }
+func Domains() []string { return []string{"raw", "mem", "obj", "malloc", "mmap", "file"} }
 
 type operator int
 

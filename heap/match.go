@@ -254,19 +254,23 @@ func (m *Matcher) frame(j *judge, frame int32) verdict {
 func (t *test) ofFrame(f Frame) bool {
 	switch t.field.name {
 	case "own":
-		_, own := ModuleOf(f.File)
+		_, own := f.ModuleName()
 		return own
 	case "line":
 		return within(t, int64(f.Line), int64(f.Line)) == yes
 	case "func":
 		return t.ofText(f.Func)
 	case "file":
-		return t.ofText(f.File)
+		return t.ofText(f.File) || f.Native() && t.ofText(f.Module)
 	}
+	return t.ofModule(f.ModuleName())
+}
+
+// ofModule tells whether a module passes the test.
+func (t *test) ofModule(module string, own bool) bool {
 	if t.pattern != nil {
-		return t.pattern.matchesModule(f.File)
+		return t.pattern.matchesModule(module, own)
 	}
-	module, _ := ModuleOf(f.File)
 	return t.ofText(module)
 }
 

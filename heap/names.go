@@ -62,7 +62,8 @@ func standardFolder(name string) bool {
 type textKind int
 
 const (
-	// dottedName: the whole name or what follows one of its dots. "User" and "models.User" are app.models.User.
+	// dottedName: the whole name or what follows one of its dots. "User" and "models.User" are app.models.User. Of C++ and
+	// Rust, what follows a "::", with or without types: "push_back" is std::vector<int>::push_back(int const&).
 	dottedName textKind = iota
 	// typeName: as dottedName, and for blocks that objects of the type own: "list" is "list (items)", too. With a role in
 	// brackets the pattern stands for just those.
@@ -112,7 +113,9 @@ func newPattern(text string, kind textKind) *pattern {
 func (p *pattern) expression() string {
 	before, after, star, one := `^`, `$`, `.*`, `.`
 	switch p.kind {
-	case dottedName, typeName:
+	case dottedName:
+		before = `(^|\.|::)`
+	case typeName:
 		before = `(^|\.)`
 	case moduleName:
 		before, after = `(^|\.)`, `(\.|$)`
@@ -158,7 +161,11 @@ func (p *pattern) matches(name string) bool {
 		}
 		return p.either(name, strings.HasSuffix(name, "."+p.text))
 	case dottedName:
-		return p.either(name, strings.HasSuffix(name, "."+p.text))
+		if p.either(name, strings.HasSuffix(name, "."+p.text) || strings.HasSuffix(name, "::"+p.text)) {
+			return true
+		}
+		plain := plainName(name)
+		return plain != name && p.either(plain, strings.HasSuffix(plain, "::"+p.text))
 	case moduleName:
 		return p.either(name, strings.HasPrefix(name, p.text+"."))
 	case filePath:
@@ -179,9 +186,8 @@ func (p *pattern) matches(name string) bool {
 	return p.either(name, false)
 }
 
-// matchesModule tells whether the pattern, of modules, stands for the module of a file.
-func (p *pattern) matchesModule(file string) bool {
-	module, own := ModuleOf(file)
+// matchesModule tells whether the pattern, of modules, stands for a module.
+func (p *pattern) matchesModule(module string, own bool) bool {
 	switch {
 	case own && p.glob == nil && module != "":
 		return strings.Contains("."+module+".", "."+p.text+".")

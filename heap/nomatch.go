@@ -94,8 +94,8 @@ func (x *seen) missed(s *Snapshot, t *test) string {
 		return ""
 	}
 	names := x.names(s, t)
-	for name := range names {
-		if t.field.frame && t.ofName(name) || !t.field.frame && t.ofText(name) {
+	for n := range names {
+		if t.ofName(n) {
 			return ""
 		}
 	}
@@ -137,24 +137,34 @@ func (x *seen) missedProcess(s *Snapshot, t *test) string {
 	return "the processes are " + strings.Join(there, ", ")
 }
 
-// names are the texts that the test looks at, with bytes. For tests of frames they are functions or files.
-func (x *seen) names(s *Snapshot, t *test) map[string]int64 {
-	names := map[string]int64{}
+// named is a text that a test looks at; of a module, whether it is own code.
+type named struct {
+	text string
+	own  bool
+}
+
+// names are the texts that the test looks at, with bytes.
+func (x *seen) names(s *Snapshot, t *test) map[named]int64 {
+	names := map[named]int64{}
 	labels := map[axis][]int64{typeAxis: x.types, domainAxis: x.domains, threadAxis: x.threads}[t.field.axis]
 	for i, bytes := range labels {
 		if bytes > 0 {
-			names[s.Text(int32(i))] += bytes
+			names[named{text: s.Text(int32(i))}] += bytes
 		}
 	}
 	if !t.field.frame {
 		return names
+	}
+	frames := make([]named, len(s.Frames))
+	for i, f := range s.Frames {
+		frames[i] = t.nameIn(f)
 	}
 	for i, bytes := range x.stacks {
 		if bytes == 0 || i == 0 {
 			continue
 		}
 		for n := int32(i - 1); n != None; n = s.Stacks[n].Parent {
-			names[t.nameIn(s.Frames[s.Stacks[n].Frame])] += bytes
+			names[frames[s.Stacks[n].Frame]] += bytes
 			if !t.anywhere {
 				break
 			}
@@ -163,20 +173,24 @@ func (x *seen) names(s *Snapshot, t *test) map[string]int64 {
 	return names
 }
 
-// nameIn is what of a frame a test of texts looks at; of modules, their file.
-func (t *test) nameIn(f Frame) string {
-	if t.field.name == "func" {
-		return f.Func
+// nameIn is what of a frame a test of texts looks at.
+func (t *test) nameIn(f Frame) named {
+	switch t.field.name {
+	case "func":
+		return named{text: f.Func}
+	case "file":
+		return named{text: cmp.Or(f.File, f.Module)}
 	}
-	return f.File
+	module, own := f.ModuleName()
+	return named{module, own}
 }
 
-// ofName tells whether the test passes a frame of which nameIn gave that name.
-func (t *test) ofName(name string) bool {
-	if t.field.name == "func" {
-		return t.ofFrame(Frame{Func: name})
+// ofName tells whether the test passes such a text.
+func (t *test) ofName(n named) bool {
+	if t.field.name == "module" {
+		return t.ofModule(n.text, n.own)
 	}
-	return t.ofFrame(Frame{File: name})
+	return t.ofText(n.text)
 }
 
 // anywhere tells whether any frame of the stacks passes the test.
@@ -195,17 +209,14 @@ func (x *seen) anywhere(s *Snapshot, t *test) bool {
 const shown = 5
 
 // nearOrLargest lists the name that is nearest to what the test wants, or those with the most bytes.
-func nearOrLargest(t *test, names map[string]int64) string {
+func nearOrLargest(t *test, names map[named]int64) string {
 	var list []string
 	bytes := map[string]int64{}
-	for name, b := range names {
-		if t.field.name == "module" {
-			name, _ = ModuleOf(name)
+	for n, b := range names {
+		if bytes[n.text] == 0 && n.text != "" {
+			list = append(list, n.text)
 		}
-		if bytes[name] == 0 && name != "" {
-			list = append(list, name)
-		}
-		bytes[name] += b
+		bytes[n.text] += b
 	}
 	if len(list) == 0 {
 		return fmt.Sprintf("no block has a %s that is known", t.field.name)

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"debug/elf"
-	"os/signal"
 	"reflect"
 	"syscall"
 	"unsafe"
@@ -16,13 +15,14 @@ type Caller struct {
 	MaskKnown bool
 }
 
-// ThisCaller says what this process has inherited. The runtime installs handlers for nearly all signals, also for those
-// that were ignored, and tells of none but SIGHUP and SIGINT, if it is asked before anything is notified of them. But it
-// keeps what it found: in variables that a program which was not stripped has symbols for.
+// ThisCaller says what this process has inherited. The runtime leaves alone SIGHUP and SIGINT, where they are ignored and
+// nothing is notified of them, and the job's signals, but installs handlers for all others. It keeps what it found in
+// variables for which a program that was not stripped has symbols; a stripped one tells less.
 func ThisCaller() Caller {
 	var c Caller
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
-		if signal.Ignored(sig) {
+	const ignored = 1 // SIG_IGN
+	for sig := syscall.Signal(1); sig <= 64; sig++ {
+		if a, err := actionOf(sig); err == nil && a.handler == ignored {
 			c.Ignored |= 1 << (sig - 1)
 		}
 	}
@@ -36,7 +36,6 @@ func ThisCaller() Caller {
 		return c
 	}
 	at := map[string]elf.Symbol{}
-	const ignored = 1 // SIG_IGN
 	const self = "github.com/heaptap/heaptap/launch.ThisCaller"
 	for _, s := range symbols {
 		switch s.Name {

@@ -16,10 +16,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,34 +73,15 @@ func StartFree(c Command) (pid int, err error) {
 		return 0, err
 	}
 	l.release()
-	// A launcher that fails ends at once, with the reason as its status. One that does not is another program soon.
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, l.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err != nil && err != unix.EINTR {
-			return 0, fmt.Errorf("wait for process %d: %w", l.pid, err)
-		}
-		if err == nil && info.Signo != 0 {
-			break
-		}
-		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", l.pid)); err == nil && exe != l.exe {
-			return l.pid, nil
-		}
-		time.Sleep(time.Millisecond)
-	}
-	var status unix.WaitStatus
-	if _, err := unix.Wait4(l.pid, &status, 0, nil); err != nil {
-		return 0, fmt.Errorf("wait for process %d: %w", l.pid, err)
-	}
-	return 0, &ExecError{c.Path, syscall.Errno(status.ExitStatus())}
+	return l.pid, l.failure()
 }
 
 // launcher is a process that waits in the launcher's code.
 type launcher struct {
 	pid  int
-	path string // of the program to be
-	exe  string // what its /proc/PID/exe is now
-	hold int    // descriptor: closed to let it go on
+	path string   // of the program to be
+	hold int      // descriptor: closed to let it go on
+	fail *os.File // where it says why it could not execute the program; at its end when it has
 }
 
 // begin starts the launcher.
@@ -108,29 +89,36 @@ func begin(c Command) (*launcher, error) {
 	if len(launcherCode) == 0 {
 		return nil, fmt.Errorf("start %s: %w", c.Path, ErrUnsupported)
 	}
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+	var hold, fail [2]int
+	if err := unix.Pipe2(hold[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
-	defer unix.Close(pipe[0])
-	l := &launcher{path: c.Path, hold: pipe[1]}
-	image, err := launcherImage(c, pipe[0])
+	defer unix.Close(hold[0])
+	if err := unix.Pipe2(fail[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(hold[1])
+		return nil, err
+	}
+	defer unix.Close(fail[1])
+	l := &launcher{path: c.Path, hold: hold[1], fail: os.NewFile(uintptr(fail[0]), "failure")}
+	image, err := launcherImage(c, hold[0], fail[1])
 	if err == nil {
-		err = l.fork(c, image, pipe[0])
+		err = l.fork(c, image, hold[0], fail[1])
 	}
 	if err != nil {
 		l.release()
+		l.fail.Close()
 		return nil, fmt.Errorf("start %s: %w", c.Path, err)
-	}
-	if l.exe, err = os.Readlink(fmt.Sprintf("/proc/%d/exe", l.pid)); err != nil {
-		l.abort()
-		return nil, err
 	}
 	return l, nil
 }
 
-// fork executes the image in a child that has the descriptor wait, and our others.
-func (l *launcher) fork(c Command, image []byte, wait int) error {
+// fork executes the image in a child that has these descriptors.
+func (l *launcher) fork(c Command, image []byte, descriptors ...int) error {
+	for _, fd := range descriptors {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	for _, place := range []func([]byte) (*os.File, error){unnamedFile, temporaryFile} {
 		f, err := place(image)
@@ -139,9 +127,6 @@ func (l *launcher) fork(c Command, image []byte, wait int) error {
 			continue
 		}
 		defer f.Close()
-		if _, err := unix.FcntlInt(uintptr(wait), unix.F_SETFD, 0); err != nil {
-			return err
-		}
 		l.pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), c.Args,
 			&syscall.ProcAttr{Env: c.Env, Files: []uintptr{0, 1, 2}})
 		if err == nil {
@@ -191,10 +176,24 @@ func temporaryFile(image []byte) (*os.File, error) {
 // release lets the launcher go on.
 func (l *launcher) release() { unix.Close(l.hold) }
 
+// failure waits until the launcher has executed the program, or has not and ended. Then it is collected.
+func (l *launcher) failure() error {
+	defer l.fail.Close()
+	var errno [4]byte
+	if _, err := io.ReadFull(l.fail, errno[:]); err != nil {
+		return nil
+	}
+	if _, err := unix.Wait4(l.pid, nil, 0, nil); err != nil {
+		return fmt.Errorf("wait for process %d: %w", l.pid, err)
+	}
+	return &ExecError{l.path, syscall.Errno(binary.LittleEndian.Uint32(errno[:]))}
+}
+
 // abort ends a launcher that has executed nothing yet.
 func (l *launcher) abort() {
 	unix.Kill(l.pid, unix.SIGKILL)
 	l.release()
+	l.fail.Close()
 	unix.Wait4(l.pid, nil, 0, nil)
 }
 
@@ -209,15 +208,13 @@ func (l *launcher) untilExec(ctx context.Context, th *ptrace.Thread) error {
 		switch stop.Kind {
 		case ptrace.Exec:
 			fault.Point("launch/executed")
-			return nil
+			return l.fail.Close()
 		case ptrace.Exited:
-			if _, err := unix.Wait4(l.pid, nil, 0, nil); err != nil {
-				return fmt.Errorf("wait for process %d: %w", l.pid, err)
+			if err := l.failure(); err != nil {
+				return err
 			}
-			if stop.Killed {
-				return fmt.Errorf("start %s: killed by signal: %v", l.path, syscall.Signal(stop.Code))
-			}
-			return &ExecError{l.path, syscall.Errno(stop.Code)}
+			unix.Wait4(l.pid, nil, 0, nil)
+			return fmt.Errorf("start %s: killed by signal: %v", l.path, syscall.Signal(stop.Code))
 		case ptrace.Event:
 			if stop.Signal != unix.SIGTRAP { // the job was stopped
 				if err := th.Listen(); err != nil {
@@ -235,7 +232,7 @@ func (l *launcher) untilExec(ctx context.Context, th *ptrace.Thread) error {
 }
 
 // launcherImage is the launcher as an ELF file, with what it needs to know behind its code.
-func launcherImage(c Command, wait int) ([]byte, error) {
+func launcherImage(c Command, wait, fail int) ([]byte, error) {
 	const base, header = 0x400000, 64 + 2*56
 	if bytes.IndexByte([]byte(c.Path), 0) >= 0 {
 		return nil, syscall.EINVAL
@@ -245,6 +242,7 @@ func launcherImage(c Command, wait int) ([]byte, error) {
 	le.PutUint64(body[launcherAction:], 1) // SIG_IGN
 	le.PutUint64(body[launcherMask:], c.Caller.Mask)
 	le.PutUint32(body[launcherWait:], uint32(wait))
+	le.PutUint32(body[launcherFail:], uint32(fail))
 	if c.Caller.MaskKnown {
 		le.PutUint32(body[launcherSetMask:], 1)
 	}

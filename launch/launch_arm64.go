@@ -8,7 +8,8 @@ const (
 	launcherMask    = 32
 	launcherWait    = 40
 	launcherSetMask = 44
-	launcherIgnored = 48
+	launcherFail    = 48
+	launcherIgnored = 52
 	launcherPath    = 120
 
 	launcherMachine = 183 // EM_AARCH64

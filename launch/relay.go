@@ -136,6 +136,14 @@ func Die(sig syscall.Signal) {
 	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 }
 
+func actionOf(sig syscall.Signal) (a action, err error) {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&a)), 8, 0, 0)
+	if errno != 0 {
+		err = errno
+	}
+	return a, err
+}
+
 func setAction(sig syscall.Signal, a action) (old action, err error) {
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&a)),
 		uintptr(unsafe.Pointer(&old)), 8, 0, 0)

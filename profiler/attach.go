@@ -77,6 +77,7 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 	}
 	result.Tid, result.Pause = report.Tid, report.Pause
 	result.Notes = append(result.Notes, report.Notes...)
+	result.Notes = append(result.Notes, pl.native.notes...)
 	if err := pl.hook(result.Hooked); err != nil {
 		pl.dropTables()
 		return nil, errors.Join(err, pl.undo(ctx))
@@ -123,7 +124,7 @@ func domainsOf(chosen []Domain) []Domain {
 	if len(chosen) > 0 {
 		return chosen
 	}
-	return []Domain{Raw, Mem, Obj}
+	return []Domain{Raw, Mem, Obj, Malloc, Mmap, File}
 }
 
 const pageSize = 4096
@@ -143,6 +144,7 @@ type placing struct {
 	tables *os.File // that file, opened
 	base   mem.Addr
 	ledger []inject.Word // as in the header
+	native nativePlan
 }
 
 // prepareAgent does everything that needs no stop.
@@ -156,7 +158,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 		return nil, err
 	}
 	if o.Hold {
-		if err := pl.planHold(); err != nil {
+		if err := pl.planHold(o.named); err != nil {
 			return nil, err
 		}
 	}
@@ -174,6 +176,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	}
 	h := &pl.header
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
+		return nil, err
+	}
+	if err := pl.planNative(modules, domainsOf(o.Domains)); err != nil {
 		return nil, err
 	}
 	if err := pl.planMemory(status, o.Follow); err != nil {
@@ -298,6 +303,9 @@ func (pl *placing) hook(domains []Domain) error {
 	if err := pl.fillLedger(domains); err != nil {
 		return err
 	}
+	if err := pl.placeStubs(); err != nil {
+		return err
+	}
 	if err := agent.WriteBefore(m, pl.base+agent.TablesOffset, h, pl.before); err != nil {
 		return err
 	}
@@ -313,6 +321,9 @@ func (pl *placing) hook(domains []Domain) error {
 			return err
 		}
 	}
+	if err := pl.writeNative(); err != nil {
+		return err
+	}
 	fault.Point("attach/ledger")
 	for _, w := range pl.ledger {
 		if err := fault.Err("attach/hook"); err != nil {
@@ -322,6 +333,9 @@ func (pl *placing) hook(domains []Domain) error {
 			return fmt.Errorf("hook: %w", err)
 		}
 		fault.Point("attach/hooked")
+	}
+	if err := pl.hookSlots(); err != nil {
+		return err
 	}
 	if err := writeState(m, pl.base, agent.StateTracking); err != nil {
 		return err
@@ -345,6 +359,9 @@ func (pl *placing) fillLedger(domains []Domain) error {
 	l := pl.in.Layout.Allocator
 	offsets := [agent.Functions]cpython.Offset{agent.Malloc: l.Malloc, agent.Calloc: l.Calloc, agent.Realloc: l.Realloc, agent.Free: l.Free}
 	for _, d := range domains {
+		if d >= PythonDomains {
+			continue
+		}
 		for f, off := range offsets {
 			at := off.From(pl.in.Allocators[d])
 			old, err := mem.U64(pl.t.mem, at)

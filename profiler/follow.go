@@ -12,6 +12,7 @@ import (
 
 	"github.com/heaptap/heaptap/agent"
 	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
 
@@ -35,6 +36,8 @@ type FollowOptions struct {
 	Attach AttachOptions // of what is found untracked
 	// Tell is called for each event, one at a time, in their order. An error ends it all.
 	Tell func(FollowEvent) error
+
+	except int // a process of the tree that somebody else attaches to
 }
 
 // FollowEvent is something that [Follow] saw.
@@ -51,7 +54,7 @@ type FollowKind string
 
 // The kinds of events.
 const (
-	FollowForked   FollowKind = "forked"   // its agent follows it, without us
+	FollowForked   FollowKind = "forked"   // its agent tracks it without us, from its next allocation on
 	FollowAttached FollowKind = "attached" // a Python began to run in it, and was attached to
 	FollowFailed   FollowKind = "failed"   // a Python runs in it that could not be attached to
 	FollowEnded    FollowKind = "ended"    // one of those has ended, or executes another program now
@@ -66,7 +69,7 @@ func Follow(ctx context.Context, pid int, o FollowOptions) error {
 	if err := o.Attach.check(); err != nil {
 		return err
 	}
-	f := &follower{o: o, members: map[int]*followed{}, results: make(chan finding)}
+	f := &follower{o: o, root: pid, members: map[int]*followed{}, results: make(chan finding)}
 	f.lister = lister{programs: map[fileID]bool{}, users: map[int]string{}}
 	p, err := proc.Open(pid)
 	if err != nil {
@@ -92,12 +95,14 @@ const (
 
 	longestLook  = time.Second          // between two looks at a process that is no Python
 	longestStart = 4 * time.Millisecond // between two looks at a Python that is starting
-	patience     = 30 * time.Second     // with a Python that is starting, or with errors of an attach
+	patience     = 30 * time.Second     // with a Python that is starting
+	settling     = 2 * time.Second      // within which an error may come of a program that is still being loaded
 )
 
 // follower is one run of [Follow]. All of it but looks belongs to one goroutine.
 type follower struct {
 	o       FollowOptions
+	root    int
 	lister  lister
 	members map[int]*followed
 	results chan finding
@@ -244,9 +249,9 @@ func (f *follower) start(ctx context.Context) {
 		}
 		m.looking = true
 		f.looking++
-		stack, patient := m.stack, now.Sub(m.since) < patience
+		stack, age, child := m.stack, now.Sub(m.since), m.proc.Pid != f.root
 		go func() {
-			l := f.look(ctx, m.proc, m.parent, patient)
+			l := f.look(ctx, m.proc, m.parent, child, age)
 			l.of, l.stack = m, stack
 			f.results <- l
 		}()
@@ -272,9 +277,13 @@ func (f *follower) take(l finding) error {
 	return f.tell(m, FollowEvent{Kind: l.kind, Attachment: l.at, Err: l.err})
 }
 
-// look finds out what a process is, and attaches to it where it is an untracked Python.
-func (f *follower) look(ctx context.Context, p *proc.Process, parent int, patient bool) finding {
+// look finds out what a process is that has been running its program for some time, and attaches to it where it is an
+// untracked Python.
+func (f *follower) look(ctx context.Context, p *proc.Process, parent int, child bool, age time.Duration) finding {
 	again := finding{again: longestLook}
+	if p.Pid == f.o.except {
+		return again
+	}
 	if sharesMemory(p.Pid, parent) {
 		return finding{again: longestStart} // until it executes a program of its own
 	}
@@ -283,31 +292,87 @@ func (f *follower) look(ctx context.Context, p *proc.Process, parent int, patien
 		return again
 	}
 	if mapsAgent(mappings) {
-		m, err := p.Mem()
-		if err != nil {
-			return again
-		}
-		a, err := (&target{proc: p, mem: m}).tracked()
-		switch {
-		case err != nil:
-		case a.state() == Tracking && a.header.Parent != 0:
+		switch forkedWell(p) {
+		case forkTracked:
 			return finding{kind: FollowForked}
-		case a.state() == Forked && a.whose != agent.TablesLeft && a.header.Config.Follow != 0:
-			return again // it has not allocated anything yet
+		case forkWaits:
+			return again
 		}
 	} else if !mapsPython(mappings) && !f.lister.programIsPython(p) {
 		return again
 	}
-	at, err := Attach(ctx, p.Pid, f.o.Attach)
+	attach := Attach
+	if child {
+		attach = attachChild
+	}
+	at, err := attach(ctx, p.Pid, f.o.Attach)
 	switch {
 	case err == nil:
 		return finding{kind: FollowAttached, at: at}
 	case isGone(err) || !isPython(err) || ctx.Err() != nil:
 		return again
-	case patient && (errors.As(err, new(*cpython.NotReadyError)) || errors.Is(err, ErrBusy) || errors.Is(err, cpython.ErrBusy)):
+	case age < settling,
+		age < patience && (errors.As(err, new(*cpython.NotReadyError)) || errors.Is(err, ErrBusy) || errors.Is(err, cpython.ErrBusy)):
 		return finding{again: longestStart}
 	}
 	return finding{kind: FollowFailed, err: err}
+}
+
+// forkState is what a process has of the agent of the one that it was forked from.
+type forkState int
+
+const (
+	forkOther   forkState = iota // nothing, or nothing that will track it
+	forkTracked                  // its hooks are in place: it has tables of its own, or makes them when it allocates
+	forkWaits                    // an attach to its parent is going on
+	forkPartial                  // it was forked in the midst of an attach to its parent: something is missing
+)
+
+// forkedWell tells how a process stands to its parent's agent.
+func forkedWell(p *proc.Process) forkState {
+	m, err := p.Mem()
+	if err != nil {
+		return forkOther
+	}
+	t := &target{proc: p, mem: m}
+	a, err := t.tracked()
+	switch {
+	case err != nil:
+		return forkOther
+	case a.header == nil:
+		return forkPartial
+	case a.state() == Tracking && a.header.Parent == 0, a.forked && a.whose == agent.TablesLeft:
+		return forkOther
+	case a.forked && a.header.State == agent.StateHooking:
+		return forkWaits
+	case a.forked && (a.header.State != agent.StateTracking || a.header.Config.Follow == 0):
+		return forkOther
+	}
+	for _, e := range a.header.Ledger {
+		if e.Kind != agent.LedgerAllocator {
+			continue
+		}
+		if have, err := mem.U64(m, mem.Addr(e.Address)); err != nil || have == e.Old {
+			return forkPartial
+		}
+	}
+	return forkTracked
+}
+
+// attachChild is [Attach] for a process below one that is tracked. What came to it by a fork in the midst of the attach
+// to that one has no code, or not all of its hooks: it is taken out before.
+func attachChild(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if forkedWell(p) == forkPartial {
+		if _, err := Repair(ctx, pid); err != nil && !errors.Is(err, ErrNotTracked) {
+			return nil, err
+		}
+	}
+	return Attach(ctx, pid, o)
 }
 
 // sharesMemory reports whether a process still uses the memory of the one that it comes from: a vfork's child that has

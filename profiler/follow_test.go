@@ -333,12 +333,23 @@ func follow(t *testing.T, pid int) *following {
 }
 
 // until waits for events until as many processes are tracked.
-func (f *following) until(n int) {
+func (f *following) until(n int) { f.untilAre(n, FollowForked, FollowAttached) }
+
+// untilAre waits for events until of as many processes the last one is of such a kind.
+func (f *following) untilAre(n int, kinds ...FollowKind) {
 	f.t.Helper()
-	limit := time.NewTimer(time.Minute)
+	tracked := func() (n int) {
+		for _, e := range f.seen {
+			if slices.Contains(kinds, e.Kind) {
+				n++
+			}
+		}
+		return n
+	}
+	limit := time.NewTimer(time.Minute) // far longer than it takes
 	defer limit.Stop()
 	for {
-		if f.tracked() == n {
+		if tracked() == n {
 			return
 		}
 		select {
@@ -350,18 +361,9 @@ func (f *following) until(n int) {
 		case err := <-f.ended:
 			f.t.Fatalf("following ended: %v", err)
 		case <-limit.C:
-			f.t.Fatalf("%d processes are tracked, not %d: %+v", f.tracked(), n, f.seen)
+			f.t.Fatalf("%d processes are tracked, not %d: %+v", tracked(), n, f.seen)
 		}
 	}
-}
-
-func (f *following) tracked() (n int) {
-	for _, e := range f.seen {
-		if e.Kind == FollowForked || e.Kind == FollowAttached {
-			n++
-		}
-	}
-	return n
 }
 
 // TestMultiprocessing: the workers of a pool are tracked, however they are started, and one snapshot has them all.
@@ -376,6 +378,12 @@ kept = []
 def grow(n):
     kept.append(bytes(n))
     return os.getpid()
+def serve(c):
+    while True:
+        n = c.recv()
+        if n is None:
+            return
+        c.send(grow(n))
 """
 here = os.path.join(os.environ.get("TMPDIR", "/tmp"), "heaptap_pool_%d" % os.getpid())
 
@@ -394,15 +402,9 @@ def start(method, n):
     pool = []
     for i in range(n):
         ours, theirs = context.Pipe()
-        p = context.Process(target=heaptap_serve(), args=(theirs,))
+        p = context.Process(target=heaptap_grow.serve, args=(theirs,))
         p.start()
         pool.append((p, ours))
-
-def heaptap_serve():
-    with open(os.path.join(here, "heaptap_serve.py"), "w") as f:
-        f.write("import heaptap_grow\ndef serve(c):\n    while True:\n        n = c.recv()\n        if n is None: return\n        c.send(heaptap_grow.grow(n))\n")
-    import heaptap_serve
-    return heaptap_serve.serve
 
 def grow(n):
     for p, c in pool:

@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 // victim does what the environment says.
 func victim(spec string) error {
 	verb, number, _ := strings.Cut(spec, " ")
+	if verb == "run" {
+		return runVictim(number)
+	}
 	pid, err := strconv.Atoi(number)
 	if err != nil {
 		return err
@@ -56,6 +59,10 @@ func victim(spec string) error {
 			o.OnSignal = OnSignal{Signal: unix.SIGUSR2, Pattern: pattern}
 		}
 		_, err = Attach(ctx, pid, o)
+	case "follow":
+		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
+	case "hold":
+		_, err = Attach(ctx, pid, AttachOptions{Hold: true, named: true})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/heaptap/heaptap/agent"
@@ -18,61 +20,48 @@ import (
 // PYTHONMALLOC or -X dev say so. That is before it has allocated any object, and after a few hundred raw blocks. For a
 // moment, several times, it also puts the default raw allocator in the place of any other (_PyMem_SetDefaultAllocator, up
 // to 3.12), and puts back what was there: that is left alone.
+//
+// Where it is to be expected, the interpreter is followed from system call to system call until it is initialised, and its
+// allocators are looked at each time: between setting them and the first object it always asks for random bytes.
 
 const (
 	startingStep  = 50 * time.Microsecond // between two looks at the allocators
 	startingLimit = time.Minute           // after which an interpreter that starts is not watched any more
 )
 
-// watchStart watches an interpreter that was hooked before it was initialised until it is: hooks that it has taken out are
-// put in again. Then its layout is proved. The interpreter was found by [cpython.FindStarting].
-func watchStart(ctx context.Context, pid int) (notes []string, err error) {
-	t, err := open(pid)
-	if err != nil {
-		return nil, err
-	}
-	defer t.close()
-	a, err := t.tracking()
-	if err != nil {
-		return nil, err
-	}
-	in, err := cpython.FindStarting(t.proc, t.mem)
-	if err != nil {
-		return nil, err
-	}
+// watch watches the interpreter until it is initialised: hooks that it has taken out are put in again. Then its layout is
+// proved.
+func (s *starting) watch(ctx context.Context) error {
 	tick := time.NewTicker(startingStep)
 	defer tick.Stop()
 	var before [cpython.NumDomains]allocatorWords
 	for end := time.Now().Add(startingLimit); time.Now().Before(end); {
-		done, err := in.Initialized(t.mem)
+		done, err := s.in.Initialized(s.t.mem)
 		if err != nil {
-			return notes, err
+			return err
 		}
-		now, gone, err := t.displaced(a, in)
+		now, gone, err := s.t.displaced(s.a, s.in)
 		if err != nil {
-			return notes, err
+			return err
 		}
 		if gone && (now == before || done) {
-			again, err := t.rehook(ctx, a, in, now)
+			again, err := s.t.rehook(ctx, s.a, s.in, now)
 			if err != nil {
-				return notes, err
+				return err
 			}
-			if again {
-				notes = append(notes, "the interpreter has set its allocators anew (PYTHONMALLOC or -X dev, or a release "+
-					"before 3.8): raw blocks from before may be missing")
-			}
+			s.again = s.again || again
 		}
 		if before = now; done {
-			_, err := cpython.Find(t.proc, t.mem)
-			return notes, err
+			_, err := cpython.Find(s.t.proc, s.t.mem)
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return notes, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}
-	return notes, nil
+	return nil
 }
 
 // allocatorWords are an allocator as it stands in memory: context and functions.
@@ -156,30 +145,94 @@ func (t *target) rehook(
 			return err
 		}
 		done = true
-		for i := range a.header.Ledger {
-			e := a.header.Ledger[i]
-			if e.Kind != agent.LedgerAllocator {
-				continue
-			}
-			d, f := int(e.What>>8), int(e.What&0xff)
-			old := now[d].functions[f]
-			if at := mem.Addr(old); at >= a.image && at < a.flagAt() {
-				continue // this one still stands
-			}
-			// First the ledger, as at an attach; what is behind a hook changes while nothing leads to the hook.
-			e.Old = old
-			if err := agent.PutLedger(t.mem, a.tablesAt(), i, e); err != nil {
-				return err
-			}
-			if err := agent.PutOriginal(t.mem, a.tablesAt(), d, f, old); err != nil {
-				return err
-			}
-			fault.Point("run/rehooking")
-			if err := (inject.Word{Addr: mem.Addr(e.Address), Old: old, New: e.New}).Install(t.mem); err != nil {
-				return fmt.Errorf("hook again: %w", err)
-			}
-		}
-		return nil
+		return t.hookAgain(a, now)
 	})
 	return done && err == nil, err
+}
+
+// hookAgain puts the hooks in front of the allocators as they are now. Nobody may be about to change these.
+func (t *target) hookAgain(a *placed, now [cpython.NumDomains]allocatorWords) error {
+	for i, e := range a.header.Ledger {
+		if e.Kind != agent.LedgerAllocator {
+			continue
+		}
+		d, f := int(e.What>>8), int(e.What&0xff)
+		old := now[d].functions[f]
+		if at := mem.Addr(old); at >= a.image && at < a.flagAt() {
+			continue // this one still stands
+		}
+		// First the ledger, as at an attach; what is behind a hook changes while nothing leads to the hook.
+		e.Old = old
+		if err := agent.PutLedger(t.mem, a.tablesAt(), i, e); err != nil {
+			return err
+		}
+		if err := agent.PutOriginal(t.mem, a.tablesAt(), d, f, old); err != nil {
+			return err
+		}
+		fault.Point("run/rehooking")
+		if err := (inject.Word{Addr: mem.Addr(e.Address), Old: old, New: e.New}).Install(t.mem); err != nil {
+			return fmt.Errorf("hook again: %w", err)
+		}
+	}
+	return nil
+}
+
+// setsAllocators reports whether an interpreter that starts may set its allocators.
+func setsAllocators(t *target, in *cpython.Interpreter) bool {
+	if v := in.Version; v.Major == 3 && v.Minor < 8 {
+		return true
+	}
+	for _, file := range []string{"environ", "cmdline"} {
+		b, err := os.ReadFile(t.proc.Path(file))
+		if err != nil {
+			return true
+		}
+		for text := range strings.SplitSeq(string(b), "\x00") {
+			if strings.HasPrefix(text, "PYTHONMALLOC=") || strings.HasPrefix(text, "PYTHONDEVMODE=") || strings.HasSuffix(text, "dev") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// starting is an interpreter that was hooked before it was initialised.
+type starting struct {
+	t  *target
+	a  *placed
+	in *cpython.Interpreter
+	// The allocators were set anew and hooked again.
+	again bool
+}
+
+func openStarting(pid int) (*starting, error) {
+	t, err := open(pid)
+	if err != nil {
+		return nil, err
+	}
+	s := &starting{t: t}
+	if s.a, err = t.tracking(); err == nil {
+		s.in, err = cpython.FindStarting(t.proc, t.mem)
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// look is called while the process's only thread is stopped at a system call. It reports whether there is nothing more
+// to look for.
+func (s *starting) look() (bool, error) {
+	now, gone, err := s.t.displaced(s.a, s.in)
+	if err != nil {
+		return false, err
+	}
+	if gone {
+		s.again = true
+		if err := s.t.hookAgain(s.a, now); err != nil {
+			return false, err
+		}
+	}
+	return s.in.Initialized(s.t.mem)
 }

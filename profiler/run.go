@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/heap"
 	"github.com/heaptap/heaptap/internal/fault"
 	"github.com/heaptap/heaptap/launch"
 	"github.com/heaptap/heaptap/mem"
@@ -23,6 +25,8 @@ import (
 type RunOptions struct {
 	Attach  AttachOptions
 	Command launch.Command
+
+	seen func(FollowEvent) // told of each child that is tracked from now on; nil: nobody is
 }
 
 // RunEvent is something that happens to a started command. One field is set.
@@ -39,6 +43,10 @@ type RunEnd struct {
 	Core   bool           // it left a core dump
 	// Held has the tables of the last Python that ran; nil where none was tracked. The receiver closes it.
 	Held *Held
+	// Children are snapshots of the children that were followed, each as it was at its end.
+	Children []heap.Part
+
+	name string // of the command's process
 }
 
 // Run is a command that was started to be tracked.
@@ -55,8 +63,11 @@ type Run struct {
 	held    *Held
 	// tracer has started the command, and stays to its end: to the kernel its OS thread is the command's parent, whose end
 	// a command may have asked to be told of (PR_SET_PDEATHSIG).
-	tracer *ptrace.Tracer
-	noted  map[string]bool
+	tracer   *ptrace.Tracer
+	children *children // nil: not followed
+	name     string    // of the process, when it was tracked
+	noting   sync.Mutex
+	noted    map[string]bool // guarded by noting
 }
 
 // Start starts a command and returns when it runs. A *[launch.ExecError] says that it could not be executed. Its events
@@ -95,6 +106,9 @@ func Start(ctx context.Context, o RunOptions) (*Run, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.tracer.Close())
 	}
+	if o.Attach.Follow {
+		r.followChildren(ctx)
+	}
 	go r.conduct(ctx, l)
 	return r, nil
 }
@@ -128,8 +142,11 @@ func (r *Run) Stopped() bool { return r.stopped.Load() }
 func (r *Run) Signal(s syscall.Signal) error { return unix.Kill(r.pid, s) }
 
 func (r *Run) note(text string) {
-	if !r.noted[text] {
-		r.noted[text] = true
+	r.noting.Lock()
+	known := r.noted[text]
+	r.noted[text] = true
+	r.noting.Unlock()
+	if !known {
 		r.events <- RunEvent{Note: text}
 	}
 }
@@ -164,7 +181,16 @@ type found struct {
 // track attaches to a Python, and returns when that is over: true, when the process has executed another program.
 func (r *Run) track(ctx context.Context, f *found) bool {
 	notes, err := r.attach(ctx, f)
+	var s *starting
+	if err == nil {
+		if s, err = openStarting(r.pid); err == nil {
+			defer s.t.close()
+		}
+	}
 	if f.gate != nil {
+		if s != nil && setsAllocators(s.t, s.in) {
+			err = errors.Join(err, r.startTraced(ctx, f.gate, s))
+		}
 		err = errors.Join(err, f.gate.Open())
 	}
 	fault.Point("run/opened")
@@ -175,16 +201,62 @@ func (r *Run) track(ctx context.Context, f *found) bool {
 		r.note("the command's Python is not tracked: " + err.Error())
 		return r.untilExec(ctx)
 	}
-	for _, n := range notes {
-		r.note(n)
-	}
-	if notes, err = watchStart(ctx, r.pid); err != nil && !r.gone() {
+	if err := s.watch(ctx); err != nil && !r.gone() {
 		r.misfit(ctx, err)
+	}
+	if s.again {
+		notes = append(notes, "the interpreter has set its allocators after they were hooked, and they were hooked again: raw "+
+			"blocks from before may be counted wrongly")
 	}
 	for _, n := range notes {
 		r.note(n)
 	}
 	return r.untilExec(ctx)
+}
+
+// startTraced opens the gate and follows the interpreter until it is initialised.
+func (r *Run) startTraced(ctx context.Context, gate *launch.Gate, s *starting) error {
+	return r.tracer.Do(func() error {
+		th, err := r.tracer.Seize(r.pid, r.pid, 0)
+		if err != nil {
+			return err
+		}
+		th.Expect()
+		l := &leader{run: r, thread: th}
+		stop, err := th.Stop(ctx)
+		if err == nil {
+			err = gate.Open()
+		}
+		for err == nil && stop.Kind != ptrace.Exited {
+			var sig syscall.Signal
+			done := false
+			switch stop.Kind {
+			case ptrace.Syscall:
+				if done, err = s.look(); err != nil {
+					continue
+				}
+			case ptrace.Event:
+				if r.stopped.Store(stop.Signal != unix.SIGTRAP); stop.Signal != unix.SIGTRAP {
+					if err = th.Listen(); err == nil {
+						stop, err = th.Wait(ctx)
+					}
+					continue
+				}
+			case ptrace.Signal:
+				sig = stop.Signal
+			}
+			if done {
+				return th.Detach(sig)
+			}
+			if err = th.Resume(true, sig); err == nil {
+				stop, err = th.Wait(ctx)
+			}
+		}
+		if errors.Is(err, ptrace.ErrGone) || err == nil {
+			return nil
+		}
+		return errors.Join(err, l.letGo())
+	})
 }
 
 // misfit ends the tracking of an interpreter whose layout turned out to be another than was presumed.
@@ -206,11 +278,18 @@ const (
 // soon as that is possible.
 func (r *Run) attach(ctx context.Context, f *found) (notes []string, err error) {
 	o := r.o.Attach
-	o.starting = true
 	for end := time.Now().Add(lateMost); ; {
+		o.starting = f.gate != nil
 		at, err := Attach(ctx, r.pid, o)
+		if !o.starting && errors.As(err, new(*cpython.NotReadyError)) {
+			o.starting = true
+			at, err = Attach(ctx, r.pid, o)
+		}
 		if err == nil {
 			r.keep(at.Held)
+			if st, err := r.process.Stat(r.pid); err == nil {
+				r.name = st.Comm
+			}
 			r.events <- RunEvent{Tracked: at}
 			return notes, nil
 		}
@@ -225,7 +304,6 @@ func (r *Run) attach(ctx context.Context, f *found) (notes []string, err error) 
 			notes = append(notes, "the interpreter was hooked once it had started, since only then its layout can be proved: "+
 				"what it allocated before is not seen")
 		}
-		o.starting = false
 		if err := pause(ctx, lateStep); err != nil {
 			return nil, err
 		}
@@ -327,7 +405,10 @@ func (r *Run) untilEnd(ctx context.Context) {
 		}
 		break
 	}
-	end := &RunEnd{Held: r.held}
+	end := &RunEnd{Held: r.held, name: r.name}
+	if r.children != nil {
+		end.Children = r.children.end()
+	}
 	const exited, dumped = 1, 3 // CLD_
 	if info.code == exited {
 		end.Code = int(info.status)

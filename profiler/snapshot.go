@@ -198,7 +198,7 @@ func (b *snapshotBuilder) countLive() (uint64, error) {
 			r.MinSize = size
 		}
 		r.MaxSize = max(r.MaxSize, size)
-		if rate == 0 {
+		if rate == 0 || Domain(blk.Domain) == Mmap || Domain(blk.Domain) == File { // mappings are never sampled
 			r.InuseBlocks++
 			r.InuseBytes += size
 			continue

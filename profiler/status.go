@@ -88,10 +88,12 @@ func used(w agent.Window, first uint64) uint64 { return max(min(w.Next, w.Entrie
 func hookedDomains(h *agent.Tables) func(func(Domain) bool) {
 	var hooked [NumDomains]bool
 	for _, e := range h.Ledger {
-		if d := e.What >> 8; e.Kind == agent.LedgerAllocator && d < uint32(NumDomains) {
+		if d := e.What >> 8; e.Kind == agent.LedgerAllocator && d < uint32(PythonDomains) {
 			hooked[d] = true
 		}
 	}
+	hooked[Malloc] = h.HasNative != 0
+	hooked[Mmap], hooked[File] = h.HasMapped != 0, h.HasMapped != 0
 	return func(yield func(Domain) bool) {
 		for d, is := range hooked {
 			if is && !yield(Domain(d)) {
@@ -143,10 +145,24 @@ func (t *target) checkHooks(a *placed, s *Status) error {
 
 // notSeen says what tracking does not see, beyond what a displaced hook hides.
 func notSeen(h *agent.Tables, s *Status) []string {
+	before := "blocks allocated before the attach"
+	if h.Parent != 0 {
+		before = fmt.Sprintf("blocks from before the fork, which belong to the process that it was forked from (%d)", h.Parent)
+	}
 	list := []string{
-		"blocks allocated before the attach",
-		"memory that does not come from Python's allocators: malloc and mmap of C code, arenas' unused parts",
+		before,
 		"reuse of objects that the interpreter keeps on free lists: they stay where they were first allocated",
+	}
+	if h.HasNative == 0 || h.HasMapped == 0 {
+		list = append(list, "memory that does not come from Python's allocators: malloc and mmap of C code, arenas' unused parts")
+	}
+	if h.SlotsMissed > 0 {
+		list = append(list, fmt.Sprintf("calls through %d slots of malloc, mmap and their like, which could not be hooked", h.SlotsMissed))
+	}
+	if h.Config.Follow != 0 {
+		list = append(list, "children that execute a program: a Python among them is attached to while `heaptap attach --follow` runs")
+	} else {
+		list = append(list, "children: `heaptap attach --follow` tracks them too")
 	}
 	if h.Config.SampleBytes != 0 {
 		list = append(list, fmt.Sprintf("individual blocks: one is recorded for about %d bytes allocated, and numbers are estimates", h.Config.SampleBytes))

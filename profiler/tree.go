@@ -66,7 +66,7 @@ func isGone(err error) bool {
 // isPython reports whether there is, or was, an interpreter to do something with.
 func isPython(err error) bool { return !errors.As(err, new(*cpython.NotPythonError)) }
 
-// eachOfTree does something with each process of a tree, parents first, and looks again until there is none that it was
+// eachOfTree does something with each process of a tree, its root first, and looks again until there is none that it was
 // not done with. Processes that are no Python, or that have ended, are not in the list.
 func eachOfTree[T any](ctx context.Context, pid int, do func(context.Context, int) (T, error)) ([]Member[T], error) {
 	done := map[int]bool{}
@@ -80,12 +80,25 @@ func eachOfTree[T any](ctx context.Context, pid int, do func(context.Context, in
 		if len(now) == 0 {
 			return list, nil
 		}
-		for _, m := range now {
-			if err := context.Cause(ctx); err != nil {
-				return list, err
+		work := func(m *Member[T]) {
+			if m.Err = context.Cause(ctx); m.Err == nil {
+				m.Result, m.Err = do(ctx, m.Pid)
 			}
-			done[m.Pid] = true
-			m.Result, m.Err = do(ctx, m.Pid)
+		}
+		var g errgroup.Group
+		g.SetLimit(atOnce)
+		for i := range now {
+			done[now[i].Pid] = true
+			if i == 0 { // the uppermost: what it forks later has what was done to it
+				work(&now[i])
+			} else {
+				g.Go(func() error { work(&now[i]); return nil })
+			}
+		}
+		if err := errors.Join(g.Wait(), context.Cause(ctx)); err != nil {
+			return list, err
+		}
+		for _, m := range now {
 			if !isGone(m.Err) && isPython(m.Err) {
 				list = append(list, m)
 			}
@@ -99,7 +112,12 @@ func AttachTree(ctx context.Context, pid int, o AttachOptions) ([]Member[*Attach
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	list, err := eachOfTree(ctx, pid, func(ctx context.Context, pid int) (*Attachment, error) { return Attach(ctx, pid, o) })
+	list, err := eachOfTree(ctx, pid, func(ctx context.Context, of int) (*Attachment, error) {
+		if of == pid {
+			return Attach(ctx, of, o)
+		}
+		return attachChild(ctx, of, o)
+	})
 	return list, treeError(pid, list, err, &cpython.NotPythonError{Pid: pid})
 }
 
@@ -130,7 +148,9 @@ func treeError[T any](pid int, list []Member[T], err, none error) error {
 		if errors.As(m.Err, &harm) {
 			return m.Err
 		}
-		first = cmp.Or(first, m.Err)
+		if !isGone(m.Err) {
+			first = cmp.Or(first, m.Err)
+		}
 		succeeded = succeeded || m.Err == nil
 	}
 	switch {
@@ -142,8 +162,8 @@ func treeError[T any](pid int, list []Member[T], err, none error) error {
 	return none
 }
 
-// dumpsAtOnce is how many processes of a tree stand still at the same time, at most.
-const dumpsAtOnce = 4
+// atOnce is with how many processes of a tree something is done at the same time, at most.
+const atOnce = 4
 
 // TreeDump is one snapshot of several processes, and what it cost.
 type TreeDump struct {
@@ -164,7 +184,7 @@ func TakeTreeDump(ctx context.Context, pid int, o DumpOptions) (*TreeDump, error
 		return nil, err
 	}
 	var g errgroup.Group
-	g.SetLimit(dumpsAtOnce)
+	g.SetLimit(atOnce)
 	for i := range list {
 		g.Go(func() error {
 			list[i].Result, list[i].Err = TakeDump(ctx, list[i].Pid, o)

@@ -79,5 +79,9 @@ func csvRow(s *heap.Snapshot, r *heap.Record, stack string) []string {
 	if leaf.Line > 0 {
 		line = strconv.Itoa(leaf.Line)
 	}
-	return append(row, leaf.Func, leaf.File, line, stack)
+	name := leaf.Func
+	if leaf.Native() {
+		name = function(leaf)
+	}
+	return append(row, name, fileOf(leaf), line, stack)
 }

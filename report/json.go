@@ -77,6 +77,11 @@ type Place struct {
 	File      string `json:"file"`
 	Line      int    `json:"line"`
 	FirstLine int    `json:"first_line"` // of the function
+
+	// Of machine code: the ELF object, its build-id, and where it is not symbolized, the address in it.
+	Object  string `json:"object,omitempty"`
+	BuildID string `json:"build_id,omitempty"`
+	Address uint64 `json:"address,omitempty"`
 }
 
 // Source is a line or a function that allocates, or calls what does.
@@ -194,7 +199,8 @@ func amounts(v heap.Values) Amounts {
 }
 
 func placeOf(f heap.Frame) Place {
-	return Place{Function: f.Func, File: f.File, Line: f.Line, FirstLine: f.FirstLine}
+	return Place{Function: f.Func, File: f.File, Line: f.Line, FirstLine: f.FirstLine,
+		Object: f.Module, BuildID: f.BuildID, Address: f.Addr}
 }
 
 func named(s *heap.Snapshot, by heap.Grouping, m heap.Metric) []Named {

@@ -29,11 +29,12 @@ type pageData struct {
 
 // pageFrames are the frames of calls.
 type pageFrames struct {
-	Func     []int32 `json:"func"`     // index
-	File     []int32 `json:"file"`     // index
-	Module   []int32 `json:"module"`   // index
-	Line     []int   `json:"line"`     // 0 where unknown
-	Function []int32 `json:"function"` // number of the function: the same for its lines
+	Func     []int32 `json:"func"`             // index
+	File     []int32 `json:"file"`             // index
+	Module   []int32 `json:"module"`           // index
+	Line     []int   `json:"line"`             // 0 where unknown
+	Function []int32 `json:"function"`         // number of the function: the same for its lines
+	Native   []int   `json:"native,omitempty"` // 1 for machine code; empty where there is none
 }
 
 // pageNodes are the calls below the root, in preorder.
@@ -50,6 +51,8 @@ type pageRecords struct {
 	Thread []int32 `json:"thread"` // index; empty where the page does not tell threads apart
 	Domain []int32 `json:"domain"` // as Thread
 	Age    []int32 `json:"age"`    // seconds, -1 where unknown; empty as Thread
+	// Process is an index; empty as Thread, and where the page is of one process.
+	Process []int32 `json:"process,omitempty"`
 	// Values and Old have a column for each of Metrics: now, and in the older snapshot.
 	Values [][]int64 `json:"values"`
 	Old    [][]int64 `json:"old"`
@@ -241,6 +244,7 @@ type pageBuilder struct {
 	data      pageData
 	tree      *calls
 	detailed  bool
+	processes bool // are told apart
 	metrics   []heap.Metric
 	strings   map[string]int32
 	texts     map[string]int32 // as strings, by the text before it was made printable
@@ -255,7 +259,7 @@ func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) page
 	tree, cut := tree.prune(maxNodes, 2*maxNodes)
 	about.Ages = pageAges(tree)
 	b := pageBuilder{
-		tree: tree, detailed: o.detailed(),
+		tree: tree, detailed: o.detailed(), processes: tree.hasProcesses(),
 		strings: map[string]int32{}, texts: map[string]int32{}, functions: map[heap.Frame]int32{},
 		frames: make([]int32, len(tree.frames)), labels: make([]int32, len(tree.labels)),
 		data: pageData{
@@ -280,6 +284,9 @@ func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) page
 		}
 	}
 	b.addNodes(o.metric)
+	if !slices.Contains(b.data.Frames.Native, 1) {
+		b.data.Frames.Native = nil
+	}
 	b.noteCut(cut, whole)
 	return b.data
 }
@@ -309,6 +316,9 @@ func (b *pageBuilder) record(distance int32, t *callTally) {
 		r.Thread = append(r.Thread, b.label(t.labels.thread))
 		r.Domain = append(r.Domain, b.label(t.labels.domain))
 		r.Age = append(r.Age, t.labels.age)
+		if b.processes {
+			r.Process = append(r.Process, b.label(t.labels.process))
+		}
 	}
 	for column, m := range b.metrics {
 		r.Values[column] = append(r.Values[column], t.values[callsNow][m])
@@ -346,18 +356,22 @@ func (b *pageBuilder) frame(i int32) int32 {
 	if b.frames[i] == 0 {
 		b.frames[i] = int32(len(b.data.Frames.Line)) + 1
 		f := b.tree.frames[i]
-		fn := f
-		fn.Line = 0
+		fn := heap.ByFunction.Place(f)
 		number, known := b.functions[fn]
 		if !known {
 			number = int32(len(b.functions))
 			b.functions[fn] = number
 		}
 		c := &b.data.Frames
-		c.Func = append(c.Func, b.text(f.Func))
-		c.File = append(c.File, b.text(f.File))
-		name, _ := heap.ModuleOf(f.File)
-		c.Module = append(c.Module, b.text(name))
+		name, native := f.Func, 0
+		if f.Native() {
+			name, native = function(f), 1
+		}
+		c.Func = append(c.Func, b.text(name))
+		c.File = append(c.File, b.text(fileOf(f)))
+		c.Native = append(c.Native, native)
+		module, _ := f.ModuleName()
+		c.Module = append(c.Module, b.text(module))
 		c.Line = append(c.Line, f.Line)
 		c.Function = append(c.Function, number)
 	}

@@ -234,7 +234,10 @@ struct ht_thread {
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
-	u64 reserved[6];
+	u64 own_scope;    /* the thread is counted in ht_tables.own_scope */
+	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
+	u64 loader_back;  /* its return address */
+	u64 reserved[3];
 };
 HT_ASSERT_SIZE(struct ht_thread, 512);
 
@@ -332,7 +335,7 @@ enum { HT_LEDGER_ENTRIES = 92 };
 struct ht_name {
 	u64 hash;
 	u32 function;
-	u32 pad;
+	u32 usual; /* 1 + the variant before what the process's own scope binds it to; 0: nothing */
 };
 HT_ASSERT_SIZE(struct ht_name, 16);
 enum { HT_NAMES = 64 };
@@ -347,6 +350,16 @@ struct ht_mapping {
 	u32 pad;
 };
 HT_ASSERT_SIZE(struct ht_mapping, 32);
+
+/* A loaded module, as the loader knows it. */
+struct ht_module {
+	u64 map;     /* its struct link_map */
+	u64 dynamic; /* its dynamic section */
+	u32 look;    /* the look that saw it last */
+	u16 again;   /* some of its slots were not bound: look at it again */
+	u16 own;     /* it may be bound otherwise than the process's own scope is */
+};
+HT_ASSERT_SIZE(struct ht_module, 24);
 
 /* The bytes [start, end) of the address space. */
 struct ht_range {
@@ -475,7 +488,7 @@ struct ht_tables {
 	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
 	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
-	struct ht_window modules;      /* u64[entries]: dynamic sections of the modules whose slots were looked at */
+	struct ht_window modules;      /* ht_module[entries]: those whose slots were looked at */
 	struct ht_window before;       /* ht_range[entries]: private memory in no file that was there when tracking began */
 	struct ht_window outlet;       /* one ht_outlet */
 	struct ht_window spare[2];
@@ -501,12 +514,15 @@ struct ht_tables {
 	u64 native[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS]; /* originals; 0: free */
 	u64 stubs[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS];  /* their hooks, filled in by the tracer */
 	struct ht_name names[HT_NAMES];
-	u64 loader;        /* address of the loader's struct r_debug, or 0 */
-	u64 loader_thread; /* the thread that last entered the loader, and where its stack was then */
-	u64 loader_stack;
+	u64 loader;       /* address of the loader's struct r_debug, or 0 */
 	u64 slots_missed; /* of modules loaded later: no variant, no permission, no room */
+	u64 modules_looks; /* how often they were looked at */
+	u32 own_scope;     /* threads in dlopen with RTLD_DEEPBIND, or back and not come to look yet */
+	u32 pad6;
+	u32 has_mapped; /* mmap's family is hooked */
+	u32 may_yield; /* sched_yield */
 	u32 names_count;
-	u32 modules_changed; /* something was loaded or unloaded since the modules were looked at */
+	u32 has_native; /* malloc's family is hooked: what CPython's allocators ask of it is not to be counted again */
 	u32 modules_lock;
 	u32 mappings_lock;
 
@@ -517,7 +533,7 @@ struct ht_tables {
 	u64 reserved[13];
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[190];
+	u64 pad7[189];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 

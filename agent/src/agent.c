@@ -18,7 +18,10 @@
 #include "stats.h"
 #include "code.h"
 #include "walk.h"
+#include "mappings.h"
+#include "modules.h"
 #include "fork.h"
 #include "signal.h"
 #include "hooks.h"
+#include "native.h"
 

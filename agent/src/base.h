@@ -26,6 +26,9 @@ INLINE u8 *at(u64 offset) { return (u8 *)T + offset; }
 #define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define STORE_RELEASE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+/* Are the hooks to do anything? Not before all are in place, nor in a forked child. */
+INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
+
 /* Hides from the compiler that a value equals one it has seen, so that the next load does not wait for the last. */
 #define FORGET(v) __asm__("" : "+r"(v))
 

@@ -56,12 +56,17 @@ __asm__(".pushsection .text\n"
         ".size ht_signal_restore, . - ht_signal_restore\n"
         ".popsection\n");
 
+/* Relocations that fill a word with a symbol's address: R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT. */
+INLINE int fills_slot(u32 type) { return type == 1 || type == 6 || type == 7; }
+
 enum {
 	SYS_read = 0,
 	SYS_write = 1,
 	SYS_close = 3,
 	SYS_mmap = 9,
+	SYS_mprotect = 10,
 	SYS_munmap = 11,
+	SYS_sched_yield = 24,
 	SYS_mremap = 25,
 	SYS_madvise = 28,
 	SYS_pwrite64 = 18,
@@ -73,4 +78,6 @@ enum {
 	SYS_openat = 257,
 	SYS_unlinkat = 263,
 	SYS_prlimit64 = 302,
+	SYS_process_vm_readv = 310,
+	SYS_process_vm_writev = 311,
 };

@@ -49,6 +49,9 @@ __asm__(".pushsection .text\n"
         ".size ht_signal_restore, . - ht_signal_restore\n"
         ".popsection\n");
 
+/* Relocations that fill a word with a symbol's address: R_AARCH64_ABS64, R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT. */
+INLINE int fills_slot(u32 type) { return type == 257 || type == 1025 || type == 1026; }
+
 enum {
 	SYS_unlinkat = 35,
 	SYS_openat = 56,
@@ -58,12 +61,16 @@ enum {
 	SYS_pwrite64 = 68,
 	SYS_clock_gettime = 113,
 	SYS_prlimit64 = 261,
-	SYS_mmap = 222,
+	SYS_sched_yield = 124,
+	SYS_tgkill = 131,
+	SYS_prctl = 167,
+	SYS_getpid = 172,
+	SYS_gettid = 178,
 	SYS_munmap = 215,
 	SYS_mremap = 216,
+	SYS_mmap = 222,
+	SYS_mprotect = 226,
 	SYS_madvise = 233,
-	SYS_getpid = 172,
-	SYS_prctl = 167,
-	SYS_gettid = 178,
-	SYS_tgkill = 131,
+	SYS_process_vm_readv = 270,
+	SYS_process_vm_writev = 271,
 };

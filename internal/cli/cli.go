@@ -82,7 +82,7 @@ func (a *app) root() *cobra.Command {
 		a.detachCommand(), a.repairCommand(),
 		a.reportCommand(), a.diffCommand(),
 		a.callCommand(), a.stackCommand(), a.symbolsCommand(), a.regsCommand(), a.peekCommand(), a.pokeCommand(),
-		exitCodesTopic(), jsonTopic(), filtersTopic())
+		exitCodesTopic(), jsonTopic(), filtersTopic(), nativeTopic())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -52,6 +52,12 @@ type Engine interface {
 	Repair(context.Context, int) (*profiler.Detachment, error)
 	Examine(context.Context, int) ([]profiler.Check, error)
 	Start(context.Context, profiler.RunOptions) (*profiler.Run, error)
+
+	AttachTree(context.Context, int, profiler.AttachOptions) ([]profiler.Member[*profiler.Attachment], error)
+	StatusOfTree(context.Context, int) ([]profiler.Member[*profiler.Status], error)
+	TakeTreeDump(context.Context, int, profiler.DumpOptions) (*profiler.TreeDump, error)
+	DetachTree(context.Context, int) ([]profiler.Member[*profiler.Detachment], error)
+	Follow(context.Context, int, profiler.FollowOptions) error
 }
 
 // System is the real world.

@@ -219,7 +219,7 @@ func (f fakeEngine) Detach(context.Context, int) (*profiler.Detachment, error) {
 		return &profiler.Detachment{Restored: 8, Foreign: []string{"obj malloc holds 0x7f0000001000 of another tool"},
 			Why: "another tool's hooks lead into it", Pause: 300 * time.Microsecond}, nil
 	}
-	return &profiler.Detachment{Restored: 12, Unmapped: true, Pause: 300 * time.Microsecond}, nil
+	return &profiler.Detachment{Restored: 12, Slots: 29, Unmapped: true, Pause: 300 * time.Microsecond}, nil
 }
 
 func (f fakeEngine) Repair(ctx context.Context, pid int) (*profiler.Detachment, error) {

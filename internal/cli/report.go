@@ -31,6 +31,7 @@ type reportOptions struct {
 	sourceRoot string
 
 	filter   filterFlags
+	native   nativeFlags
 	metric   heap.Metric
 	grouping heap.Grouping
 	split    bool   // the calls of each process apart
@@ -86,6 +87,8 @@ func reportFormats() []reportFormat {
 			}},
 		{"csv", "for spreadsheets: a row for each stack and label", nil,
 			"", func(w io.Writer, s *heap.Snapshot, _ reportOptions) error { return report.CSV(w, s) }},
+		{"pprof", "a snapshot with names for native calls, for pprof and others", nil,
+			"-report.pb.gz", func(w io.Writer, s *heap.Snapshot, _ reportOptions) error { return s.Write(w) }},
 	}
 }
 
@@ -122,7 +125,11 @@ func (a *app) reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.report(args[0], out, formats[i], filter, o)
+			view, err := a.view(c, &o.native, 0)
+			if err != nil {
+				return err
+			}
+			return a.report(args[0], out, formats[i], filter, view, o)
 		},
 	}
 	f := c.Flags()
@@ -136,6 +143,7 @@ func (a *app) reportCommand() *cobra.Command {
 	f.StringVar(&o.sourceRoot, "source-root", "", "table, html: look for source below `DIR`, too")
 	f.BoolVar(&o.records, "records", false, "json: every stack and label, too")
 	a.fixedCompletion(c, "as", formatNames(formats)...)
+	o.native.add(a, c)
 	o.filter.add(a, c)
 	return c
 }
@@ -204,7 +212,8 @@ func formatsHelp(formats []reportFormat) string {
 
 // resolve checks the flags and turns them into what package report wants.
 func (o *reportOptions) resolve(c *cobra.Command, format string, heard []string) error {
-	heard = append([]string{"as", "output", "help", "for", "no-pause", "json"}, slices.Concat(heard, filterNames())...)
+	heard = append([]string{"as", "output", "help", "for", "no-pause", "json"},
+		slices.Concat(heard, filterNames(), nativeNames())...)
 	var deaf error
 	c.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(heard, f.Name) {
@@ -296,12 +305,14 @@ func (o reportOptions) sources() report.Sources {
 }
 
 // report shows the snapshot in the file at path.
-func (a *app) report(path, out string, format reportFormat, filter *heap.Filter, o reportOptions) error {
+func (a *app) report(
+	path, out string, format reportFormat, filter *heap.Filter, view func(*heap.Snapshot) *heap.Snapshot, o reportOptions,
+) error {
 	s, err := a.readSnapshot(path)
 	if err != nil {
 		return err
 	}
-	if s, err = a.apply(filter, s); err != nil {
+	if s, err = a.apply(filter, view(s)); err != nil {
 		return err
 	}
 	if o.split {

@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var asJSON bool
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:   "status PID",
 		Short: "Show what is tracked, and what that costs",
@@ -19,6 +19,7 @@ func (a *app) statusCommand() *cobra.Command {
 			"and what it does not see. The process is not stopped.",
 		Example: example(
 			"heaptap status 4711", "show it",
+			"heaptap status 4711 --tree", "and its children",
 			"heaptap status 4711 --json | jq .total.live_bytes", "for scripts"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
@@ -27,6 +28,9 @@ func (a *app) statusCommand() *cobra.Command {
 			pid, err := a.target(c, args[0])
 			if err != nil {
 				return err
+			}
+			if tree {
+				return a.statusTree(c.Context(), pid, asJSON)
 			}
 			s, err := a.Engine.ReadStatus(c.Context(), pid)
 			if err != nil {
@@ -39,6 +43,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&tree, "tree", false, "of it and all tracked processes below it")
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -102,10 +107,20 @@ func (a *app) showNumbers(s *profiler.Status) {
 	fmt.Fprintln(a.Stdout)
 	facts := grid{align: []align{right, left}}
 	if s.SampleBytes == 0 { // when sampling, most blocks are not seen, and nobody counts
-		facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before the attach")
+		before := "the attach"
+		if s.Parent != 0 {
+			before = "the fork"
+		}
+		facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before "+before)
 	}
 	if s.Lost > 0 {
 		facts.add(countText(s.Lost), "allocations NOT recorded, since a table was full")
+	}
+	if s.Follows {
+		facts.add(countText(s.Followed), "forked children that got tables of their own")
+	}
+	if s.NotFollowed > 0 {
+		facts.add(countText(s.NotFollowed), "forked children NOT tracked, for want of address space")
 	}
 	if s.PeakBytes > 0 {
 		facts.add(sizeText(s.PeakBytes), "the most that was live at once")
