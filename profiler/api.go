@@ -66,7 +66,7 @@ func (o AttachOptions) check() error {
 	case o.Temporary > 0 && o.SampleBytes != 0:
 		return errors.New("attach: temporary blocks cannot be told when sampling")
 	}
-	_, err := o.OnSignal.resolve()
+	_, err := o.OnSignal.Resolve()
 	return err
 }
 

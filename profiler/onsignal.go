@@ -17,7 +17,6 @@ import (
 
 	"github.com/heaptap/heaptap/agent"
 	"github.com/heaptap/heaptap/call"
-	"github.com/heaptap/heaptap/heap"
 	"github.com/heaptap/heaptap/internal/fault"
 	"github.com/heaptap/heaptap/mem"
 )
@@ -37,8 +36,8 @@ type OnSignal struct {
 // DefaultPattern is where the files go that a signal asks for.
 const DefaultPattern = "/tmp/heaptap-%p-%n.tables"
 
-// resolve checks the options and fills in what they leave open.
-func (o OnSignal) resolve() (OnSignal, error) {
+// Resolve checks the options and fills in what they leave open.
+func (o OnSignal) Resolve() (OnSignal, error) {
 	if o.Signal == 0 {
 		if o.Pattern != "" {
 			return o, errors.New("attach: a pattern for files, and no signal that asks for them")
@@ -109,7 +108,7 @@ const (
 
 // planOutlet prepares what is to be done upon a signal.
 func (pl *placing) planOutlet(o OnSignal) error {
-	o, err := o.resolve()
+	o, err := o.Resolve()
 	if err != nil || o.Signal == 0 {
 		return err
 	}
@@ -350,10 +349,14 @@ func IsTables(first []byte) bool { return agent.IsWritten(first) }
 // TablesMagic is how many bytes [IsTables] looks at.
 const TablesMagic = agent.MagicSize
 
-// ReadTables makes a snapshot of the tables that an agent wrote to a file of so many bytes, on whatever machine.
-func ReadTables(file io.ReaderAt, size int64, filter *heap.Filter) (*Dump, error) {
+// ReadTables makes a snapshot of the tables that an agent wrote to a file, on whatever machine.
+func ReadTables(r io.Reader) (*Dump, error) {
 	began := time.Now()
-	w, err := agent.OpenWritten(file, size)
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	w, err := agent.OpenWritten(bytes.NewReader(b), int64(len(b)))
 	var other *agent.OtherVersionError
 	if errors.As(err, &other) {
 		return nil, fmt.Errorf("tables of another version of heaptap (%016x, this one reads %016x): the one that attached reads them",
@@ -377,18 +380,9 @@ func ReadTables(file io.ReaderAt, size int64, filter *heap.Filter) (*Dump, error
 	now := int64(min(w.File.Seconds, 1<<40))
 	info := snapshotInfo{pid: int(w.File.Pid), command: w.Outlet.CommandLine(), taken: taken, now: &now,
 		resident: w.Outlet.ResidentPages() * pageSize, by: "signal " + SignalName(syscall.Signal(w.File.Signal))}
-	if d.Snapshot, d.Blocks, err = buildSnapshot(c, noTypes(), filter, nil, info); err != nil {
+	if d.Snapshot, d.Blocks, err = buildSnapshot(c, noTypes(), nil, nil, info); err != nil {
 		return nil, err
 	}
 	d.Took = time.Since(began)
 	return d, nil
-}
-
-// ReadTablesAll is [ReadTables] of what cannot be read out of order.
-func ReadTablesAll(r io.Reader, filter *heap.Filter) (*Dump, error) {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return nil, err
-	}
-	return ReadTables(bytes.NewReader(b), int64(len(b)), filter)
 }

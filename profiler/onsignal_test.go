@@ -61,11 +61,7 @@ func readTables(t *testing.T, path string) *Dump {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := ReadTables(f, st.Size(), nil)
+	d, err := ReadTables(f)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
@@ -458,14 +454,14 @@ func TestOnSignalOptions(t *testing.T) {
 		{Signal: -1}, {Pattern: "/tmp/x"}, {Signal: unix.SIGUSR1, Pattern: "relative"}, {Signal: unix.SIGUSR1, Pattern: "/a\x00b"},
 		{Signal: unix.SIGUSR1, Pattern: "/" + strings.Repeat("x", 2000)}, {Signal: unix.SIGUSR1, Pattern: "/tmp/%p/x"},
 	} {
-		if got, err := o.resolve(); err == nil {
+		if got, err := o.Resolve(); err == nil {
 			t.Errorf("%+v: %+v", o, got)
 		}
 	}
 	for pattern, want := range map[string]string{
 		"": DefaultPattern, "/tmp/x.tables": "/tmp/x-%n.tables", "/tmp/%%n": "/tmp/%%n-%n", "/tmp/%n": "/tmp/%n",
 	} {
-		if got, err := (OnSignal{Signal: syscall.Signal(40), Pattern: pattern}).resolve(); got.Pattern != want || err != nil {
+		if got, err := (OnSignal{Signal: syscall.Signal(40), Pattern: pattern}).Resolve(); got.Pattern != want || err != nil {
 			t.Errorf("%q: %q, %v", pattern, got.Pattern, err)
 		}
 	}
