@@ -36,6 +36,8 @@ type FollowOptions struct {
 	Attach AttachOptions // of what is found untracked
 	// Tell is called for each event, one at a time, in their order. An error ends it all.
 	Tell func(FollowEvent) error
+
+	except int // a process of the tree that somebody else attaches to
 }
 
 // FollowEvent is something that [Follow] saw.
@@ -279,6 +281,9 @@ func (f *follower) take(l finding) error {
 // untracked Python.
 func (f *follower) look(ctx context.Context, p *proc.Process, parent int, child bool, age time.Duration) finding {
 	again := finding{again: longestLook}
+	if p.Pid == f.o.except {
+		return again
+	}
 	if sharesMemory(p.Pid, parent) {
 		return finding{again: longestStart} // until it executes a program of its own
 	}

@@ -166,6 +166,9 @@ func (h *Held) Look(limit time.Duration) (End, error) {
 	return "", nil
 }
 
+// deadNote is what every snapshot of a dead process says.
+const deadNote = "types of objects are not known: they are read from the process's memory, which is gone"
+
 // Dump makes a snapshot of what the tables hold. With the process's memory gone, it has no types of objects.
 func (h *Held) Dump(o DumpOptions) (*Dump, error) {
 	began := time.Now()
@@ -183,7 +186,7 @@ func (h *Held) Dump(o DumpOptions) (*Dump, error) {
 	if err := c.CopyNames(r, h.at, limit); err != nil {
 		return nil, err
 	}
-	labels := noTypes("types of objects are not known: they are read from the process's memory, which is gone")
+	labels := noTypes(deadNote)
 	d.Notes = append(d.Notes, labels.notes...)
 	info := snapshotInfo{pid: h.pid, command: h.command, taken: began, paused: true}
 	var err error

@@ -54,6 +54,8 @@ func victim(spec string) error {
 		_, err = Attach(ctx, pid, AttachOptions{})
 	case "follow":
 		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
+	case "hold":
+		_, err = Attach(ctx, pid, AttachOptions{Hold: true, named: true})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":

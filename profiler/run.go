@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/heap"
 	"github.com/heaptap/heaptap/internal/fault"
 	"github.com/heaptap/heaptap/launch"
 	"github.com/heaptap/heaptap/mem"
@@ -23,6 +25,8 @@ import (
 type RunOptions struct {
 	Attach  AttachOptions
 	Command launch.Command
+
+	seen func(FollowEvent) // told of each child that is tracked from now on; nil: nobody is
 }
 
 // RunEvent is something that happens to a started command. One field is set.
@@ -39,6 +43,10 @@ type RunEnd struct {
 	Core   bool           // it left a core dump
 	// Held has the tables of the last Python that ran; nil where none was tracked. The receiver closes it.
 	Held *Held
+	// Children are snapshots of the children that were followed, each as it was at its end.
+	Children []heap.Part
+
+	name string // of the command's process
 }
 
 // Run is a command that was started to be tracked.
@@ -55,8 +63,11 @@ type Run struct {
 	held    *Held
 	// tracer has started the command, and stays to its end: to the kernel its OS thread is the command's parent, whose end
 	// a command may have asked to be told of (PR_SET_PDEATHSIG).
-	tracer *ptrace.Tracer
-	noted  map[string]bool
+	tracer   *ptrace.Tracer
+	children *children // nil: not followed
+	name     string    // of the process, when it was tracked
+	noting   sync.Mutex
+	noted    map[string]bool // guarded by noting
 }
 
 // Start starts a command and returns when it runs. A *[launch.ExecError] says that it could not be executed. Its events
@@ -95,6 +106,9 @@ func Start(ctx context.Context, o RunOptions) (*Run, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.tracer.Close())
 	}
+	if o.Attach.Follow {
+		r.followChildren(ctx)
+	}
 	go r.conduct(ctx, l)
 	return r, nil
 }
@@ -128,8 +142,11 @@ func (r *Run) Stopped() bool { return r.stopped.Load() }
 func (r *Run) Signal(s syscall.Signal) error { return unix.Kill(r.pid, s) }
 
 func (r *Run) note(text string) {
-	if !r.noted[text] {
-		r.noted[text] = true
+	r.noting.Lock()
+	known := r.noted[text]
+	r.noted[text] = true
+	r.noting.Unlock()
+	if !known {
 		r.events <- RunEvent{Note: text}
 	}
 }
@@ -270,6 +287,9 @@ func (r *Run) attach(ctx context.Context, f *found) (notes []string, err error) 
 		}
 		if err == nil {
 			r.keep(at.Held)
+			if st, err := r.process.Stat(r.pid); err == nil {
+				r.name = st.Comm
+			}
 			r.events <- RunEvent{Tracked: at}
 			return notes, nil
 		}
@@ -385,7 +405,10 @@ func (r *Run) untilEnd(ctx context.Context) {
 		}
 		break
 	}
-	end := &RunEnd{Held: r.held}
+	end := &RunEnd{Held: r.held, name: r.name}
+	if r.children != nil {
+		end.Children = r.children.end()
+	}
 	const exited, dumped = 1, 3 // CLD_
 	if info.code == exited {
 		end.Code = int(info.status)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -321,6 +322,15 @@ func until(t *testing.T, is func() bool) {
 // TestRunKilled kills a `heaptap run` at its fault points. The command goes on, and does what it should.
 func TestRunKilled(t *testing.T) {
 	t.Parallel()
+	var hitting sync.Mutex
+	hit := map[string]bool{}
+	t.Cleanup(func() {
+		for _, name := range pointsInSource(t, "launch|run|hold", "launch", "profiler") {
+			if !hit[name] && !t.Failed() {
+				t.Errorf("nothing was killed at %s", name)
+			}
+		}
+	})
 	in := debian(t)
 	const program = `
 import os, hashlib
@@ -370,6 +380,9 @@ print('fine' if ok and not blocked else 'ok %s blocked %x' % (ok, blocked))
 			}
 			kills := 0
 			for _, p := range runPoints(string(text)) {
+				hitting.Lock()
+				hit[p.name] = true
+				hitting.Unlock()
 				out, err := victim(p.rule("kill"))
 				if err != nil && !wasKilled(err) {
 					t.Fatalf("kill at %v: %v: %s", p, err, out)
@@ -445,4 +458,96 @@ func TestHold(t *testing.T) {
 func attachHolding(t *testing.T, pid int, named bool) (*Attachment, error) {
 	t.Helper()
 	return Attach(t.Context(), pid, AttachOptions{Hold: true, named: named})
+}
+
+// TestRunFollow: the last snapshot has the forked children as well, and those that run a Python of their own, each as it
+// was at its end.
+func TestRunFollow(t *testing.T) {
+	t.Parallel()
+	in := debian(t)
+	const program = `
+import os, subprocess, sys
+go = sys.argv[1]
+wait = "open(" + repr(go) + ").read()"
+for n in (1, 2):
+    if not os.fork():
+        keep = bytes(n * 10000000)
+        exec(wait)
+        os.kill(os.getpid(), 9)
+    os.wait()
+subprocess.run([sys.executable, '-c', wait + "; import os; keep = bytes(40000000); os.kill(os.getpid(), 9)"])
+keep = bytes(80000000)
+os.kill(os.getpid(), 9)
+`
+	// Each child waits until somebody opens the other end: until it is tracked, and known to be.
+	door := filepath.Join(t.TempDir(), "door")
+	if err := unix.Mkfifo(door, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := launch.Command{Path: in.Path, Args: []string{in.Path, "-c", program, door}, Env: os.Environ(), Caller: launch.ThisCaller()}
+	open := func(FollowEvent) {
+		f, err := os.OpenFile(door, os.O_WRONLY, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		f.Close()
+	}
+	command, err := Start(t.Context(), RunOptions{Attach: AttachOptions{Follow: true}, Command: c, seen: open})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end *RunEnd
+	for e := range command.Events() {
+		if e.Note != "" {
+			t.Log(e.Note)
+		}
+		end = e.Ended
+	}
+	if end == nil || end.Signal != unix.SIGKILL || end.Held == nil {
+		t.Fatalf("%+v", end)
+	}
+	defer end.Held.Close()
+	d, err := end.Dump(DumpOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]int64{}
+	for _, r := range d.Snapshot.Records {
+		have[d.Snapshot.Strings[r.Process]] += r.InuseBytes
+	}
+	var sizes []int64
+	for _, bytes := range have {
+		sizes = append(sizes, bytes/10000000)
+	}
+	slices.Sort(sizes)
+	want := []int64{1, 2, 4, 8}
+	if !mayOpenMappings() {
+		want = []int64{4, 8} // forked children cannot be held
+	}
+	if !slices.Equal(sizes, want) {
+		t.Errorf("processes %v, want sizes of %v times 10 MB", have, want)
+	}
+}
+
+// TestHoldKilled kills an attach that has the process make the tables' file, while the process has its descriptor. That is
+// given back with the rest.
+func TestHoldKilled(t *testing.T) {
+	t.Parallel()
+	for _, give := range []func(context.Context, int) (*Detachment, error){Detach, Repair} {
+		tg := situation(t, "busy").Start(t, debian(t))
+		before := tg.Observe(nil)
+		tg.Exec("None")
+		for _, p := range []point{{"attach/named", 1}, {"attach/mapped", 1}, {"attach/mapped", 4}} {
+			if out, err := victimCommand(t, "hold", tg.Pid(), p.rule("kill")).CombinedOutput(); !wasKilled(err) {
+				t.Fatalf("killed at %v: %v: %s", p, err, out)
+			}
+			tg.Challenge()
+			mustBe(t, tg.Pid(), Incomplete)
+			if d, err := give(t.Context(), tg.Pid()); err != nil || !d.Unmapped {
+				t.Fatalf("give back after a kill at %v: %+v, %v", p, d, err)
+			}
+			tg.Unchanged(before, pytarget.Busy, nil)
+		}
+	}
 }

@@ -22,6 +22,7 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	r := &running{app: a}
 	var flags attachFlags
+	var follow bool
 	c := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARGS...]",
 		Short: "Start a command and track its Python from the first allocation",
@@ -40,7 +41,7 @@ func (a *app) runCommand() *cobra.Command {
 			"heaptap run python3 app.py", "a snapshot at its end",
 			"heaptap run -o end.pb.gz -- ./manage.py test", "a script",
 			"heaptap run --every 30s --keep 10 -- python3 job.py", "and on the way",
-			"heaptap run --sample 512KiB -- poetry run x", "by a wrapper"),
+			"heaptap run --follow -- gunicorn app", "with its workers"),
 		GroupID: groupTrack,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -58,11 +59,13 @@ func (a *app) runCommand() *cobra.Command {
 				return wrongUse(c, "-o -: standard output is the command's")
 			}
 			r.options = flags.options()
+			r.options.Follow = follow
 			return r.run(context.WithoutCancel(c.Context()), args)
 		},
 	}
 	c.Flags().SetInterspersed(false)
 	flags.add(a, c)
+	c.Flags().BoolVar(&follow, "follow", false, "track its children too: forked ones, and those that run a Python")
 	c.Flags().StringVarP(&r.out, "output", "o", "", "write the last snapshot to `FILE`")
 	c.Flags().Func("every", "take a snapshot each `TIME` as well, such as 30s, 10m, 1h", func(s string) (err error) {
 		r.every, err = parseSpan(s)
@@ -332,22 +335,32 @@ func (r *running) snapshot(ctx context.Context) {
 // conclude writes the last snapshot. What goes wrong with it is said, but the command's end is ours.
 func (r *running) conclude(e *profiler.RunEnd) error {
 	end := &commandEnd{e.Code, e.Signal}
-	if e.Held == nil {
+	if e.Held == nil && len(e.Children) == 0 {
 		r.notes = append(r.notes, "no Python was tracked: there is no snapshot")
+		if !r.options.Follow {
+			r.notes = append(r.notes, "a Python that the command starts as a child is tracked with --follow")
+		}
 		r.app.notes(r.notes)
 		return end
 	}
-	defer e.Held.Close()
-	if err := r.last(e.Held, r.out, "the end: "+end.Error(), r.notes); err != nil {
+	if e.Held != nil {
+		defer e.Held.Close()
+	}
+	if err := r.last(e, r.command.Pid(), r.out, "the end: "+end.Error(), r.notes); err != nil {
 		r.app.conclude(context.Background(), err)
 	}
 	return end
 }
 
+// remains is what is left of processes that have ended.
+type remains interface {
+	Dump(profiler.DumpOptions) (*profiler.Dump, error)
+}
+
 // last writes the snapshot of a process that has ended.
-func (a *app) last(h *profiler.Held, path, why string, notes []string) error {
+func (a *app) last(h remains, pid int, path, why string, notes []string) error {
 	if path == "" {
-		path = a.snapshotName("", h.Pid())
+		path = a.snapshotName("", pid)
 	}
 	var d *profiler.Dump
 	size, err := a.output(path, func(to io.Writer) (err error) {
@@ -381,5 +394,5 @@ func (a *app) hold(ctx context.Context, h *profiler.Held, path string) error {
 	if err != nil {
 		return err
 	}
-	return a.last(h, path, string(end), nil)
+	return a.last(h, h.Pid(), path, string(end), nil)
 }
