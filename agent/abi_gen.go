@@ -47,13 +47,15 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x11
+	NativeFunctions   = 0x13
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
 	NDlclose          = 0x10
 	NDlmopen          = 0xf
 	NDlopen           = 0xe
+	NDlsym            = 0x11
+	NDlvsym           = 0x12
 	NFree             = 0x4
 	NFreeAlignedSized = 0xa
 	NFreeSized        = 0x9
@@ -434,8 +436,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [17][4]uint64
-	Stubs          [17][4]uint64
+	Native         [19][4]uint64
+	Stubs          [19][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -453,7 +455,7 @@ type Tables struct {
 	Parent         uint64
 	Reserved       [13]uint64
 	Ledger         [92]Ledger
-	Pad7           [189]uint64
+	Pad7           [173]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}

@@ -72,6 +72,8 @@ var NativeNames = [NativeFunctions]NativeFunction{
 	NDlopen:           {"dlopen", []string{"dlopen"}},
 	NDlmopen:          {"dlmopen", []string{"dlmopen"}},
 	NDlclose:          {"dlclose", []string{"dlclose"}},
+	NDlsym:            {"dlsym", []string{"dlsym"}},
+	NDlvsym:           {"dlvsym", []string{"dlvsym"}},
 }
 
 // NativeHook is the offset in the image of one variant of what takes a native function's place in slots.

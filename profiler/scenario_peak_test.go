@@ -104,20 +104,22 @@ func TestScenarioPeaks(t *testing.T) {
 		{"plateau", "a:x5 b:y1 y0 b:z2 z0 c:w3"},
 	}
 	for _, in := range staged(t) {
-		t.Run(in.Name, func(t *testing.T) {
-			t.Parallel()
-			tg := stage(t, in, library, pytarget.Options{})
-			tg.Exec("take('_', 1); give('_')")
-			for _, c := range cases {
-				tryPeak(t, tg, c.name, steps(c.steps))
-			}
-			rnd := newRand(t)
-			for i := range 10 {
-				list := randomSteps(rnd, 60)
-				tryPeak(t, tg, fmt.Sprintf("random %d: %v", i, list), list)
-			}
-			tg.Challenge()
-		})
+		for _, domain := range []Domain{Raw, Malloc} {
+			t.Run(in.Name+"/"+domain.String(), func(t *testing.T) {
+				t.Parallel()
+				tg := stage(t, in, library, pytarget.Options{})
+				tg.Exec("using = " + domain.String() + "; take('_', 1); give('_')")
+				for _, c := range cases {
+					tryPeak(t, tg, domain, c.name, steps(c.steps))
+				}
+				rnd := newRand(t)
+				for i := range 5 {
+					list := randomSteps(rnd, 60)
+					tryPeak(t, tg, domain, fmt.Sprintf("random %d: %v", i, list), list)
+				}
+				tg.Challenge()
+			})
+		}
 	}
 }
 
@@ -143,7 +145,7 @@ func randomSteps(rnd *rand.Rand, n int) []step {
 	}
 }
 
-func tryPeak(t *testing.T, tg *pytarget.Target, name string, list []step) {
+func tryPeak(t *testing.T, tg *pytarget.Target, domain Domain, name string, list []step) {
 	t.Helper()
 	want, unique := peakOf(list)
 	if !unique {
@@ -161,7 +163,7 @@ func tryPeak(t *testing.T, tg *pytarget.Target, name string, list []step) {
 
 	got := map[string]int{}
 	for _, r := range s.Records {
-		if s.Text(r.Domain) != Raw.String() || r.PeakBytes < peakUnit {
+		if s.Text(r.Domain) != domain.String() || r.PeakBytes < peakUnit {
 			continue
 		}
 		stack := strings.TrimSuffix(programStack(s.Callers(r.Stack), func(f heap.Frame) string { return f.Func }), " < <module>")
@@ -198,7 +200,9 @@ func TestScenarioTemporary(t *testing.T) {
 			t.Parallel()
 			tg := stage(t, in, library, pytarget.Options{})
 			tg.Exec("worker = Worker()")
-			for _, threshold := range []int{1, 2, 3, 7, 8} {
+			for i, threshold := range []int{1, 2, 3, 7, 8} {
+				domain := []Domain{Raw, Malloc}[i%2]
+				tg.Exec("using = " + domain.String())
 				if _, err := Attach(t.Context(), tg.Pid(), AttachOptions{Temporary: threshold}); err != nil {
 					t.Fatal(err)
 				}
@@ -221,7 +225,7 @@ func TestScenarioTemporary(t *testing.T) {
 				got := map[string]int64{}
 				for _, r := range s.Records {
 					stack := programStack(s.Callers(r.Stack), func(f heap.Frame) string { return f.Func })
-					if s.Text(r.Domain) == Raw.String() && strings.HasPrefix(stack, "played < ") {
+					if s.Text(r.Domain) == domain.String() && strings.HasPrefix(stack, "played < ") {
 						got[strings.Split(stack, " < ")[1]] += r.TempBlocks
 					}
 				}

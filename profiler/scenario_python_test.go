@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,15 +36,13 @@ func staged(t *testing.T) []pytarget.Interpreter {
 	return list
 }
 
-// outside builds the C side of the programs.
+// outside builds the C side of the programs, and what it loads later.
 func outside(t *testing.T) string {
 	t.Helper()
-	library := filepath.Join(t.TempDir(), "outside.so")
-	source := filepath.Join("testdata", "scenario", "outside.c")
-	out, err := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source).CombinedOutput()
-	if err != nil {
-		t.Fatalf("build %s: %v\n%s", source, err, out)
-	}
+	folder := t.TempDir()
+	library := filepath.Join(folder, "outside.so")
+	build(t, "gcc", library, "outside.c", "-Wl,-rpath,$ORIGIN/later")
+	buildLate(t, folder)
 	return library
 }
 
@@ -207,9 +204,13 @@ func scenarios() []scenario {
 // What a program allocates while it is tracked is there, by domain, size and stack, and nothing else of that size.
 func TestScenarios(t *testing.T) {
 	t.Parallel()
+	playScenarios(t, scenarios())
+}
+
+func playScenarios(t *testing.T, list []scenario) {
 	library := outside(t)
 	for _, in := range staged(t) {
-		for _, s := range scenarios() {
+		for _, s := range list {
 			t.Run(in.Name+"/"+s.name, func(t *testing.T) {
 				t.Parallel()
 				tg := stage(t, in, library, s.target)

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,20 +83,20 @@ func TestScenarioIdleMain(t *testing.T) {
 				}
 				c.Close()
 			}, []string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
-			{"sleep", "deep(3, waiting_in, wait_in_sleep, PATH)", func(_ *testing.T, tg *pytarget.Target, _ fifos) { tg.Signal(syscall.SIGUSR1) },
+			{"sleep", "deep(3, waiting_in, wait_in_sleep, PATH)", wakeMain,
 				[]string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
-			{"lock", "deep(3, waiting_in, wait_in_lock, PATH)", func(_ *testing.T, tg *pytarget.Target, _ fifos) { tg.Signal(syscall.SIGUSR1) },
+			{"lock", "deep(3, waiting_in, wait_in_lock, PATH)", wakeMain,
 				[]string{"raw 1 x 710000: leaf < waiting_in < deep*4"}},
-			{"C without the GIL", "deep(3, waiting_in_c, giving, PATH, 720000)", wakeC,
-				[]string{"raw 1 x 720000: waiting_in_c < deep*4"}},
-			{"C with the GIL", "deep(3, waiting_in_c, keeping, PATH, 720000)", wakeC,
-				[]string{"raw 1 x 720000: waiting_in_c < deep*4"}},
+			{"C without the GIL", "deep(3, waiting_in_c, giving, PATH, 720000, malloc)", wakeC,
+				[]string{"malloc 1 x 720000: waiting_in_c < deep*4"}},
+			{"C with the GIL", "deep(3, waiting_in_c, keeping, PATH, 720000, malloc)", wakeC,
+				[]string{"malloc 1 x 720000: waiting_in_c < deep*4"}},
 		} {
 			t.Run(in.Name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
 				tg := stage(t, in, library, pytarget.Options{})
 				main, other := makeFifos(t, "main"), makeFifos(t, "other")
-				tg.Exec(fmt.Sprintf("PATH = %s; thread = start(deep, 2, waiting_in_c, giving, %s, 730000)",
+				tg.Exec(fmt.Sprintf("PATH = %s; thread = start(deep, 2, waiting_in_c, giving, %s, 730000, malloc)",
 					quotePython(main.path), quotePython(other.path)))
 				other.hear()
 				tg.Exec("__import__('pytarget').defer(lambda: " + c.waits + ")")
@@ -106,7 +105,7 @@ func TestScenarioIdleMain(t *testing.T) {
 				mustAttach(t, tg.Pid())
 				other.ask()
 				other.hear()
-				meanwhile := "raw 1 x 730000: waiting_in_c < deep*3"
+				meanwhile := "malloc 1 x 730000: waiting_in_c < deep*3"
 				wantBlocks(t, largeBlocks(t, tg.Pid()), meanwhile)
 				c.wake(t, tg, main)
 				tg.Challenge()
@@ -117,6 +116,14 @@ func TestScenarioIdleMain(t *testing.T) {
 				tg.Challenge()
 			})
 		}
+	}
+}
+
+// wakeMain sends the main thread a signal: to it and not to the process, of which any thread might take it.
+func wakeMain(t *testing.T, tg *pytarget.Target, _ fifos) {
+	t.Helper()
+	if err := unix.Tgkill(tg.Pid(), tg.Pid(), unix.SIGUSR1); err != nil {
+		t.Fatal(err)
 	}
 }
 

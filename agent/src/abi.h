@@ -96,6 +96,8 @@ enum {
 	HT_N_DLOPEN,
 	HT_N_DLMOPEN,
 	HT_N_DLCLOSE,
+	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
+	HT_N_DLVSYM,
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -533,7 +535,7 @@ struct ht_tables {
 	u64 reserved[13];
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[189];
+	u64 pad7[173];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 

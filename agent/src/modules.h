@@ -335,3 +335,14 @@ NOINLINE void loader_called(const u64 *fp, int own)
 	t->loader_back = fp[1];
 	t->loader_stack = (u64)fp;
 }
+
+/*
+ * The thread asks the loader for an address: mostly for one in a module that it has just loaded, whose slots are hooked
+ * now, before anything in it is called.
+ */
+NOINLINE void loader_left(const u64 *fp)
+{
+	struct ht_thread *t = active() ? thread_self() : 0;
+	if (t)
+		loader_check(t, fp);
+}

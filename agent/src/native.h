@@ -267,6 +267,18 @@ INLINE int native_dlclose(u64 handle, u32 v)
 	return REAL(HT_N_DLCLOSE, v, int (*)(u64))(handle);
 }
 
+INLINE u64 native_dlsym(u64 handle, u64 name, u32 v)
+{
+	loader_left(HOOK_FRAME);
+	return REAL(HT_N_DLSYM, v, u64(*)(u64, u64))(handle, name);
+}
+
+INLINE u64 native_dlvsym(u64 handle, u64 name, u64 version, u32 v)
+{
+	loader_left(HOOK_FRAME);
+	return REAL(HT_N_DLVSYM, v, u64(*)(u64, u64, u64))(handle, name, version);
+}
+
 /* ---- what slots hold: ht_native_malloc_0 and so on -------------------------------------------------------------- */
 
 #define VARIANTS(m) m(0) m(1) m(2) m(3)
@@ -294,6 +306,8 @@ INLINE int native_dlclose(u64 handle, u32 v)
 	}                                                                                                            \
 	ENTRY u64 ht_native_dlopen_##v(u64 file, u64 mode) { return native_dlopen(file, mode, v); }                  \
 	ENTRY u64 ht_native_dlmopen_##v(u64 space, u64 file, u64 mode) { return native_dlmopen(space, file, mode, v); } \
-	ENTRY int ht_native_dlclose_##v(u64 handle) { return native_dlclose(handle, v); }
+	ENTRY int ht_native_dlclose_##v(u64 handle) { return native_dlclose(handle, v); }                            \
+	ENTRY u64 ht_native_dlsym_##v(u64 handle, u64 name) { return native_dlsym(handle, name, v); }                \
+	ENTRY u64 ht_native_dlvsym_##v(u64 handle, u64 name, u64 version) { return native_dlvsym(handle, name, version, v); }
 
 VARIANTS(STUBS)

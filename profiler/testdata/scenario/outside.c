@@ -5,12 +5,14 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 extern void *PyMem_RawMalloc(size_t), *PyMem_RawCalloc(size_t, size_t), *PyMem_RawRealloc(void *, size_t);
@@ -73,7 +75,10 @@ void release(enum function what, void *p, size_t size)
 		munmap(p, size);
 }
 
-void *resize(void *p, size_t size) { return PyMem_RawRealloc(p, size); }
+void *resize(enum function what, void *p, size_t size)
+{
+	return what <= RAW_REALLOC ? PyMem_RawRealloc(p, size) : realloc(p, size);
+}
 
 /*
  * Plays a score: a capital letter allocates a block, the small one frees it. Nothing else is allocated in between, which
@@ -195,14 +200,31 @@ void in_ending_thread(enum function what, size_t size)
 	pthread_join(t, NULL);
 }
 
+static void hear(int from)
+{
+	char c;
+
+	while (read(from, &c, 1) != 1)
+		if (errno != EINTR)
+			abort();
+}
+
+static void say(int to)
+{
+	while (write(to, "", 1) != 1)
+		if (errno != EINTR)
+			abort();
+}
+
 /* Says that it waits, until there is a byte to read; allocates, says so, and waits again. */
 void wait_and_allocate(int from, int to, enum function what, size_t size)
 {
-	char c = 0;
-
-	if (write(to, &c, 1) != 1 || read(from, &c, 1) != 1 || !allocate(what, size) || write(to, &c, 1) != 1 ||
-	    read(from, &c, 1) != 1)
+	say(to);
+	hear(from);
+	if (!allocate(what, size))
 		abort();
+	say(to);
+	hear(from);
 }
 
 void end_at_once(int code, int finalize)
@@ -212,9 +234,38 @@ void end_at_once(int code, int finalize)
 	_exit(code);
 }
 
-/* Pages of one mapping, or of several beside each other, that are given back in parts. */
-void *map_pages(size_t pages) { return allocate(MMAP, pages * 4096); }
-int unmap_pages(char *p, size_t from, size_t pages) { return munmap(p + from * 4096, pages * 4096); }
+/*
+ * Pages that are mapped and given back in parts. A score is read in threes: "+BD" maps the pages B to D, "-CE" gives C to
+ * E back, which need not be what was mapped in one piece. It tells how often a call failed. In between the place is kept,
+ * so that nobody else gets what is in it: by system calls, which no hook sees.
+ */
+static char *pages;
+static const size_t page = 4096;
+
+int keep_pages(void)
+{
+	long p = syscall(SYS_mmap, pages, 26 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | (pages ? MAP_FIXED : 0), -1, 0L);
+
+	if (p != -1)
+		pages = (char *)p;
+	return p == -1;
+}
+
+int map_and_unmap(const char *score)
+{
+	int failed = 0;
+
+	for (; *score; score += 3) {
+		char *from = pages + (score[1] - 'A') * page;
+		size_t length = (size_t)(score[2] - score[1] + 1) * page;
+
+		if (*score == '-')
+			failed += munmap(from, length) != 0;
+		else
+			failed += mmap(from, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from;
+	}
+	return failed;
+}
 
 /* Loads a library without the GIL, in a thread that is not Python's, and has it allocate. */
 struct loading {

@@ -11,23 +11,23 @@ import threading
 keeping = ctypes.PyDLL(LIBRARY)  # calls keep the GIL
 giving = ctypes.CDLL(LIBRARY)  # calls give it away
 for library in keeping, giving:
-    for function in library.allocate, library.resize, library.map_pages:
+    for function in library.allocate, library.resize:
         function.restype = ctypes.c_void_p
     library.allocate.argtypes = [ctypes.c_int, ctypes.c_size_t]
     library.release.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
-    library.resize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.resize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
     library.play.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t]
     library.in_threads.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
     library.in_foreign_thread.argtypes = [ctypes.py_object]
     library.at_thread_end.argtypes = library.in_ending_thread.argtypes = [ctypes.c_int, ctypes.c_size_t]
     library.wait_and_allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t]
-    library.map_pages.argtypes = [ctypes.c_size_t]
-    library.unmap_pages.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    library.map_and_unmap.argtypes = [ctypes.c_char_p]
     library.load_in_thread.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
 
 FUNCTIONS = """raw_malloc raw_calloc raw_realloc mem_malloc mem_calloc mem_realloc obj_malloc obj_calloc obj_realloc
     malloc calloc realloc reallocarray posix_memalign aligned_alloc memalign valloc pvalloc mmap""".split()
-raw, mem, obj, malloc, valloc, mmap = map(FUNCTIONS.index, "raw_malloc mem_malloc obj_malloc malloc valloc mmap".split())
+raw, mem, obj, malloc, posix_memalign, valloc, pvalloc, mmap = map(
+    FUNCTIONS.index, "raw_malloc mem_malloc obj_malloc malloc posix_memalign valloc pvalloc mmap".split())
 
 
 def start(function, *args, **kwargs):
@@ -52,6 +52,12 @@ def every_function(first, last):
 def freed(first, last):
     for what in range(first, last):
         keeping.release(what, keeping.allocate(what, 50000), 50000)
+
+
+def native_functions():
+    every_function(malloc, pvalloc)
+    keeping.allocate(pvalloc, 409600)
+    keeping.allocate(mmap, 409600)
 
 
 # Frames.
@@ -143,8 +149,8 @@ def many_threads(threads, times):
     finish(*[start(one) for _ in range(threads)])
 
 
-def foreign_threads(threads, times):
-    giving.in_threads(threads, raw, 450001, times)
+def foreign_threads(threads, times, what=raw):
+    giving.in_threads(threads, what, 450001, times)
 
 
 def called_back():
@@ -208,6 +214,7 @@ def profiled_in_thread():
 
 def child(n):
     leaf(600000)
+    leaf(600000, malloc)
     return n * n
 
 
@@ -225,6 +232,7 @@ def forked():
     pid = os.fork()
     if not pid:
         try:
+            leaf(610000, malloc)
             made = [bytes(700) for _ in range(10000)] + [{i: str(i)} for i in range(1000)]
             leaf(610000)
             del made
@@ -246,9 +254,9 @@ def say(path):
     os.close(fd)
 
 
-def waiting_in_c(library, path, size):
+def waiting_in_c(library, path, size, what):
     asked, said = [os.open(path + end, os.O_RDWR) for end in (".asked", ".said")]
-    library.wait_and_allocate(asked, said, raw, size)
+    library.wait_and_allocate(asked, said, what, size)
 
 
 def waiting_in(wait, path):
@@ -336,18 +344,19 @@ def free_some(blocks):
 
 
 held = {}
+using = raw
 
 
 def take(name, size):
-    held[name] = keeping.allocate(raw, size)
+    held[name] = keeping.allocate(using, size)
 
 
 def grow(name, size):
-    held[name] = keeping.resize(held[name], size)
+    held[name] = keeping.resize(using, held[name], size)
 
 
 def give(name):
-    keeping.release(raw, held.pop(name), 0)
+    keeping.release(using, held.pop(name), 0)
 
 
 def a(name, size):
@@ -363,4 +372,25 @@ def c(name, size):
 
 
 def played(score, size):
-    keeping.play(score, raw, size)
+    keeping.play(score, using, size)
+
+
+# Libraries that come late, of C and of C++.
+
+def loads(name):
+    if giving.load_in_thread(name, b"late", 460000):
+        raise OSError("load " + repr(name))
+
+
+def load(path):
+    return ctypes.CDLL(path)
+
+
+def grown(library):
+    library.grow_vector.restype, library.grow_vector.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    return library.grow_vector(200000)
+
+
+def dropped(library, vector):
+    library.drop_vector.argtypes = [ctypes.c_void_p]
+    library.drop_vector(vector)
