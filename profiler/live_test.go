@@ -28,6 +28,9 @@ import (
 // kill it, or run it as another user.
 const victimEnv = "HEAPTAP_TEST_VICTIM"
 
+// onSignalEnv has an attach of such a one write files of that pattern upon USR2.
+const onSignalEnv = "HEAPTAP_TEST_ON_SIGNAL"
+
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(victimEnv); spec != "" {
 		if err := victim(spec); err != nil {
@@ -52,7 +55,11 @@ func victim(spec string) error {
 	ctx := context.Background()
 	switch verb {
 	case "attach":
-		_, err = Attach(ctx, pid, AttachOptions{})
+		o := AttachOptions{}
+		if pattern := os.Getenv(onSignalEnv); pattern != "" {
+			o.OnSignal = OnSignal{Signal: unix.SIGUSR2, Pattern: pattern}
+		}
+		_, err = Attach(ctx, pid, o)
 	case "follow":
 		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
 	case "hold":
