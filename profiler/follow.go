@@ -348,11 +348,15 @@ func forkedWell(p *proc.Process) forkState {
 	case a.forked && (a.header.State != agent.StateTracking || a.header.Config.Follow == 0):
 		return forkOther
 	}
-	for _, e := range a.header.Ledger {
-		if e.Kind != agent.LedgerAllocator {
+	slots, err := agent.ReadSlots(m, a.tablesAt(), a.header)
+	if err != nil {
+		return forkOther
+	}
+	for _, e := range slices.Concat(a.header.Ledger[:], slots) {
+		if e.Kind == agent.LedgerFree {
 			continue
 		}
-		if have, err := mem.U64(m, mem.Addr(e.Address)); err != nil || have == e.Old {
+		if have, err := mem.U64(m, mem.Addr(e.Address)); err == nil && have == e.Old {
 			return forkPartial
 		}
 	}
@@ -381,4 +385,15 @@ func sharesMemory(pid, parent int) bool {
 	const kcmpVM = 1
 	differ, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(parent), kcmpVM, 0, 0, 0)
 	return errno == 0 && differ == 0
+}
+
+// notFollowed says of a forked child that has its parent's tables what is seen of it.
+func notFollowed(a *placed) string {
+	switch {
+	case a.whose == agent.TablesLeft:
+		return "anything: there was no room for tables of its own, or a detach was cut short"
+	case a.header.Config.Follow != 0 && a.header.State == agent.StateTracking:
+		return "anything yet: it has not allocated since the fork, and is tracked from its next allocation on"
+	}
+	return "anything: its parent was attached to without --follow, or has been detached from"
 }

@@ -482,3 +482,67 @@ func growth(s *heap.Snapshot) map[string]int64 {
 	}
 	return sum
 }
+
+// TestNativeForkFollowed: native allocations of a forked child are its own, too: mappings that it makes, and what a
+// library allocates that it has loaded after the fork. What was mapped before belongs to the parent.
+func TestNativeForkFollowed(t *testing.T) {
+	t.Parallel()
+	const program = `
+import mmap, os
+before = mmap.mmap(-1, 5 << 20)
+
+def fork():
+    global release, child
+    told, out = os.pipe()
+    wait, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before.close()
+        mine = mmap.mmap(-1, 3 << 20)
+        gone = mmap.mmap(-1, 2 << 20)
+        gone.close()
+        import sqlite3
+        def fill():
+            db = sqlite3.connect(":memory:")
+            db.execute("create table t (x)")
+            db.executemany("insert into t values (?)", [("x" * 1000,)] * 5000)
+            return db
+        db = fill()
+        os.write(out, b"x")
+        os.read(wait, 1)
+        db.close()
+        os._exit(0)
+    os.read(told, 1)
+    return child
+
+def end():
+    os.write(release, b"x")
+    return os.waitpid(child, 0)[1]
+`
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	mustFollow(t, tg.Pid())
+	var child int
+	if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]Totals{}
+	for _, sum := range mustBe(t, child, Tracking).Totals {
+		of[sum.Domain.String()] = sum
+	}
+	if m := of["mmap"]; m.LiveBytes < 3<<20 || m.LiveBytes >= 5<<20 || m.FreedBytes < 2<<20 || m.FreedBytes >= 5<<20 {
+		t.Errorf("mappings: %+v", m)
+	}
+	if m := of["malloc"]; m.LiveBytes < 5000*1000 {
+		t.Errorf("malloc: %+v", m)
+	}
+	for _, sum := range mustBe(t, tg.Pid(), Tracking).Totals {
+		if d := sum.Domain.String(); (d == "mmap" || d == "malloc") && sum.LiveBytes > 1<<20 {
+			t.Errorf("the parent's: %+v", sum)
+		}
+	}
+	if got := tg.Exec("end()"); got != "0" {
+		t.Errorf("the child ended with %s", got)
+	}
+	mustDetach(t, tg.Pid())
+	tg.Challenge()
+}

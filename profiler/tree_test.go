@@ -134,7 +134,7 @@ told, out = os.pipe()
 wait, release = os.pipe()
 
 def forks():
-    while not stop and len(children) < 20:
+    while not stop and len(children) < 12:
         pid = os.fork()
         if pid == 0:
             os.close(release)
@@ -174,7 +174,7 @@ def end():
 		t.Run(in.Name, func(t *testing.T) {
 			t.Parallel()
 			tg := pytarget.Start(t, in, program, pytarget.Options{})
-			for range times(t, 3) {
+			for range times(t, 2) {
 				tg.Exec("begin()")
 				if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil {
 					t.Fatalf("attach: %+v, %v", list, err)
@@ -224,50 +224,49 @@ func TestForkAtEachPoint(t *testing.T) {
 			t.Errorf("the child computes wrong %s", when)
 		}
 	}
-	for _, p := range []point{{"attach/prepared", 1}, {"attach/written", 1}, {"attach/ledger", 1}, {"attach/hooked", 1},
-		{"attach/hooked", 7}, {"attach/hooked", 12}, {"attach/state", 1}, {"attach/active", 1}} {
-		for _, lateAsked := range []bool{false, true} {
-			attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
-			if err := attach.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var status unix.WaitStatus
-			if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
-				t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
-			}
-			var child int
-			if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
-				t.Fatal(err)
-			}
-			if !lateAsked {
-				ask("in the midst of the attach")
-			}
-			if err := attach.Process.Signal(unix.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			if err := attach.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			ask("after the attach")
-			if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil || len(list) != 2 || list[1].Err != nil {
-				t.Fatalf("%v: attach: %+v, %v", p, list, err)
-			}
-			ask("attached to")
-			if s := mustBe(t, child, Tracking); sumOf(s).AllocBlocks == 0 {
-				t.Errorf("%v: the child's status: %+v", p, s)
-			}
-			if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 || list[1].Err != nil {
-				t.Fatalf("%v: detach: %+v, %v", p, list, err)
-			}
-			mustBeUntracked(t, child)
-			if diff := mappedBy(t, tg.Pid(), child); diff != "" {
-				t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
-			}
-			if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
-				t.Errorf("%v: the child answers %s", p, got)
-			}
-			tg.Unchanged(before, pytarget.Busy, words)
+	for i, p := range []point{{"attach/prepared", 1}, {"attach/written", 1}, {"attach/ledger", 1}, {"attach/hooked", 1},
+		{"attach/hooked", 7}, {"attach/hooked", 7}, {"attach/hooked", 12}, {"attach/slot", 20}, {"attach/slot", 20},
+		{"attach/state", 1}, {"attach/active", 1}} {
+		attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
+		if err := attach.Start(); err != nil {
+			t.Fatal(err)
 		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
+		}
+		var child int
+		if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			ask("in the midst of the attach")
+		}
+		if err := attach.Process.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		ask("after the attach")
+		if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil || len(list) != 2 || list[1].Err != nil {
+			t.Fatalf("%v: attach: %+v, %v", p, list, err)
+		}
+		ask("attached to")
+		if s := mustBe(t, child, Tracking); sumOf(s).AllocBlocks == 0 {
+			t.Errorf("%v: the child's status: %+v", p, s)
+		}
+		if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 || list[1].Err != nil {
+			t.Fatalf("%v: detach: %+v, %v", p, list, err)
+		}
+		mustBeUntracked(t, child)
+		if diff := mappedBy(t, tg.Pid(), child); diff != "" {
+			t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
+		}
+		if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+			t.Errorf("%v: the child answers %s", p, got)
+		}
+		tg.Unchanged(before, pytarget.Busy, words)
 	}
 	tg.Challenge()
 }

@@ -226,3 +226,15 @@ func instructions(t testing.TB, file string) []uint64 {
 	}
 	return list
 }
+
+// BenchmarkFrames symbolizes 10,000 random addresses of a large library.
+func BenchmarkFrames(b *testing.B) {
+	files, err := filepath.Glob("/root/.pyenv/versions/3.13*/lib/libpython3.*.so.1.0")
+	if err != nil || len(files) == 0 {
+		b.Skip("no libpython 3.13 with debug information")
+	}
+	frames := framesAt(files[0], buildID(b, files[0]), addresses(b, files[0], 10_000))
+	for b.Loop() {
+		symbolize.Frames(frames, symbolize.Options{Roots: []string{"/"}})
+	}
+}

@@ -63,7 +63,8 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		o.Roots = []string{filepath.Join("/proc", strconv.Itoa(pid), "root"), "/"}
 	}
 	known := map[heap.Frame][]heap.Frame{}
-	said := map[string]bool{} // objects of which a note was made
+	objects := map[string]symbolize.Object{} // by path
+	said := map[string]bool{}                // of which objects a note was made
 	return func(s *heap.Snapshot) *heap.Snapshot {
 		if !s.HasNative() {
 			return s
@@ -86,24 +87,31 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		for i, f := range s.Frames {
 			chains[i] = known[f]
 		}
-		a.noteNameless(r.Objects, said)
-		return s.ReplaceFrames(chains).View(wanted)
+		s = s.ReplaceFrames(chains).View(wanted)
+		for _, o := range r.Objects {
+			objects[o.Path] = o
+		}
+		a.noteNameless(s, objects, said)
+		return s
 	}, nil
 }
 
 // maxNameless is how many objects without names are told of.
 const maxNameless = 3
 
-// noteNameless tells of the objects in which most frames have no name, why, once each.
-func (a *app) noteNameless(objects []symbolize.Object, said map[string]bool) {
+// noteNameless tells of objects whose frames are shown without names, why, once each.
+func (a *app) noteNameless(s *heap.Snapshot, objects map[string]symbolize.Object, said map[string]bool) {
 	var nameless []symbolize.Object
-	for _, o := range objects {
-		if o.Named*2 < o.Frames && !strings.HasPrefix(o.Path, "[") && !said[o.Path] {
+	for _, f := range s.Frames {
+		o, known := objects[f.Module]
+		if known && f.Func == "" && o.Named*2 < o.Frames && !strings.HasPrefix(o.Path, "[") && !said[o.Path] {
 			nameless = append(nameless, o)
 			said[o.Path] = true
 		}
 	}
-	slices.SortStableFunc(nameless, func(a, b symbolize.Object) int { return cmp.Compare(b.Frames, a.Frames) })
+	slices.SortFunc(nameless, func(a, b symbolize.Object) int {
+		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Path, b.Path))
+	})
 	for i, o := range nameless {
 		if i == maxNameless {
 			a.note(fmt.Sprintf("no names for %d more objects", len(nameless)-i))

@@ -214,7 +214,7 @@ function rankingPanels() {
   const lines = frameRows(S.by === 'line' ? 'line' : 'function');
   list.push(ranking(S.by === 'line' ? 'Lines' : 'Functions', lines, r => [r.name, r.place],
     r => openFlame(r), 'Show it in the flame graph', {group: S.by}));
-  for (const [d, title] of [['type', 'Types'], ['thread', 'Threads'], ['age', 'Ages']]) {
+  for (const [d, title] of [['type', 'Types'], ['process', 'Processes'], ['thread', 'Threads'], ['age', 'Ages']]) {
     if (!DIMENSIONS.includes(d)) continue;
     const rows = labelRows(d);
     if (rows.length === 0 || rows.length === 1 && (d !== 'type' || !typesKnown)) continue;
