@@ -20,6 +20,9 @@ const (
 	DomainBits        = 0x3
 	DomainShift       = 0x3b
 	DomainSlots       = 0x8
+	EndingNot         = 0x0
+	EndingSeen        = 0x2
+	EndingWaits       = 0x1
 	EpochBits         = 0x16
 	EpochCoarse       = 0x10
 	EpochFine         = 0x200000
@@ -47,7 +50,7 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x13
+	NativeFunctions   = 0x14
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
@@ -67,6 +70,7 @@ const (
 	NPvalloc          = 0x8
 	NRealloc          = 0x2
 	NReallocarray     = 0x3
+	NSigaction        = 0x13
 	NValloc           = 0x7
 	Obj               = 0x2
 	OutletClock       = 0x1
@@ -436,8 +440,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [19][4]uint64
-	Stubs          [19][4]uint64
+	Native         [20][4]uint64
+	Stubs          [20][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -453,9 +457,12 @@ type Tables struct {
 	Followed       uint64
 	NotFollowed    uint64
 	Parent         uint64
-	Reserved       [13]uint64
+	EndingWord     uint64
+	Ending         uint32
+	EndingKeeper   uint32
+	Reserved       [11]uint64
 	Ledger         [92]Ledger
-	Pad7           [173]uint64
+	Pad7           [165]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}

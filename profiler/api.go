@@ -48,6 +48,9 @@ type AttachOptions struct {
 	Follow    bool // forked children get tables of their own, and so do theirs
 	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
 	Hold bool
+	// AwaitEnd, with Hold, has the interpreter wait when it begins to end, before its objects go, until Held has made a
+	// snapshot of it: Held.Look or Held.Wait must be called.
+	AwaitEnd bool
 
 	// OnSignal has the process write its tables to a file when a signal comes.
 	OnSignal OnSignal
@@ -143,6 +146,7 @@ type DumpOptions struct {
 	Filter  *heap.Filter // leave out blocks that do not pass, one by one; nil leaves out none
 	lengths bool         // look into some containers of each stack
 	NoPause bool         // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
+	ending  bool         // the interpreter is at its end, and waits there
 }
 
 // Dump is a snapshot and what it cost.

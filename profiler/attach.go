@@ -178,6 +178,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
 		return nil, err
 	}
+	if o.AwaitEnd {
+		pl.planEnding()
+	}
 	if err := pl.planNative(modules, domainsOf(o.Domains)); err != nil {
 		return nil, err
 	}

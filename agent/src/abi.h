@@ -98,6 +98,7 @@ enum {
 	HT_N_DLCLOSE,
 	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
 	HT_N_DLVSYM,
+	HT_N_SIGACTION, /* the first thing that an interpreter asks of libc when it ends; see ending.h */
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -533,12 +534,20 @@ struct ht_tables {
 	u64 followed;     /* that have got tables of their own; atomic */
 	u64 not_followed; /* that could not; atomic */
 	u64 parent;       /* of a followed child: the pid that the tables' process before it had, in its own namespace */
-	u64 reserved[13];
+
+	/* The interpreter's end; see ending.h. */
+	u64 ending_word; /* address of the pointer that is set when the interpreter ends; 0: nobody minds */
+	u32 ending;      /* HT_ENDING_… */
+	u32 ending_keeper; /* pid, as the target sees it, of whoever lets it go on; 0: not known */
+	u64 reserved[11];
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[173];
+	u64 pad7[165];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
+
+/* Not yet; it waits to be looked at; it has been. */
+enum { HT_ENDING_NOT, HT_ENDING_WAITS, HT_ENDING_SEEN };
 
 /* In the flag page: zero in a forked child. */
 struct ht_flag {

@@ -60,7 +60,7 @@ func (a *app) attachCommand() *cobra.Command {
 			}
 			options := flags.options()
 			options.OnSignal = profiler.OnSignal(onSignal)
-			options.Hold, options.Follow = hold.wanted, follow != ""
+			options.Hold, options.AwaitEnd, options.Follow = hold.wanted, hold.wanted, follow != ""
 			if tree || follow == followAll {
 				if hold.wanted {
 					return wrongUse(c, "--hold is for one process: not with --tree or --follow, but with --follow=forks")
