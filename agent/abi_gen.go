@@ -15,16 +15,21 @@ const (
 	CodeNone          = 0x0
 	CodeRoot          = 0x1
 	CodeUnknown       = 0x3
+	CommandBytes      = 0x400
 	Domains           = 0x6
 	DomainBits        = 0x3
 	DomainShift       = 0x3b
 	DomainSlots       = 0x8
+	EndingNot         = 0x0
+	EndingSeen        = 0x2
+	EndingWaits       = 0x1
 	EpochBits         = 0x16
 	EpochCoarse       = 0x10
 	EpochFine         = 0x200000
 	EpochLast         = 0x3fffff
 	EpochShift        = 0x25
 	File              = 0x5
+	FileMagic         = 0x6c62617470616568
 	FilterFull        = 0xff
 	FilterLog2        = 0xe
 	FlagOffset        = 0x20000
@@ -45,7 +50,7 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x13
+	NativeFunctions   = 0x14
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
@@ -65,12 +70,20 @@ const (
 	NPvalloc          = 0x8
 	NRealloc          = 0x2
 	NReallocarray     = 0x3
+	NSigaction        = 0x13
 	NValloc           = 0x7
 	Obj               = 0x2
+	OutletClock       = 0x1
+	OutletNone        = 0x0
+	OutletPlanned     = 0x1
+	OutletRead        = 0x2
+	OutletSet         = 0x2
+	PatternBytes      = 0x400
 	PythonDomains     = 0x3
 	Raw               = 0x0
 	Realloc           = 0x2
 	ScaleBits         = 0xa
+	ScratchOffset     = 0x20800
 	SizeBig           = 0xfff
 	SizeBits          = 0xc
 	SizeShift         = 0x19
@@ -80,6 +93,7 @@ const (
 	StatePassive      = 0x4
 	StateTracking     = 0x2
 	StateUnhooking    = 0x3
+	StatmBytes        = 0x80
 	TablesChanging    = 0x1
 	TablesInherited   = 0x0
 	TablesLeft        = 0x3
@@ -194,6 +208,22 @@ type Count struct {
 
 var _ [32]byte = [unsafe.Sizeof(Count{})]byte{}
 
+// FileHead is struct ht_file_head of abi.h.
+type FileHead struct {
+	Magic       uint64
+	Fingerprint uint64
+	Size        uint64
+	Time        uint64
+	Seconds     uint64
+	Pid         uint32
+	Signal      uint32
+	Complete    uint32
+	Pad         uint32
+	Reserved    uint64
+}
+
+var _ [64]byte = [unsafe.Sizeof(FileHead{})]byte{}
+
 // Flag is struct ht_flag of abi.h.
 type Flag struct {
 	Active      uint64
@@ -269,6 +299,28 @@ type Node struct {
 
 var _ [20]byte = [unsafe.Sizeof(Node{})]byte{}
 
+// Outlet is struct ht_outlet of abi.h.
+type Outlet struct {
+	State   uint32
+	Signal  uint32
+	Busy    uint32
+	Next    uint32
+	Written uint32
+	Failed  uint32
+	Passed  uint32
+	Error   int32
+	May     uint32
+	Pad     uint32
+	Bytes   uint64
+	Old     Sigaction
+	Pattern [1024]uint8
+	Name    [1088]uint8
+	Statm   [128]uint8
+	Command [1024]uint8
+}
+
+var _ [3344]byte = [unsafe.Sizeof(Outlet{})]byte{}
+
 // Point is struct ht_point of abi.h.
 type Point struct {
 	Epoch uint32
@@ -297,6 +349,24 @@ type Range struct {
 }
 
 var _ [16]byte = [unsafe.Sizeof(Range{})]byte{}
+
+// Section is struct ht_section of abi.h.
+type Section struct {
+	Offset uint64
+	Length uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Section{})]byte{}
+
+// Sigaction is struct ht_sigaction of abi.h.
+type Sigaction struct {
+	Handler  uint64
+	Flags    uint64
+	Restorer uint64
+	Mask     uint64
+}
+
+var _ [32]byte = [unsafe.Sizeof(Sigaction{})]byte{}
 
 // Stat is struct ht_stat of abi.h.
 type Stat struct {
@@ -353,7 +423,8 @@ type Tables struct {
 	Mappings       Window
 	Modules        Window
 	Before         Window
-	Spare          [3]Window
+	Outlet         Window
+	Spare          [2]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -369,8 +440,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [19][4]uint64
-	Stubs          [19][4]uint64
+	Native         [20][4]uint64
+	Stubs          [20][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -386,9 +457,12 @@ type Tables struct {
 	Followed       uint64
 	NotFollowed    uint64
 	Parent         uint64
-	Reserved       [13]uint64
+	EndingWord     uint64
+	Ending         uint32
+	EndingKeeper   uint32
+	Reserved       [11]uint64
 	Ledger         [92]Ledger
-	Pad7           [173]uint64
+	Pad7           [165]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -421,7 +495,8 @@ type Thread struct {
 	OwnScope       uint64
 	LoaderStack    uint64
 	LoaderBack     uint64
-	Reserved       [3]uint64
+	LiveOther      uint64
+	Reserved       [2]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

@@ -51,6 +51,9 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 		if s.Resident, err = t.noteResident(a); err != nil {
 			return nil, err
 		}
+		if s.OnSignal, err = t.outletStatus(ctx, a); err != nil {
+			return nil, err
+		}
 		if s.Memory, err = t.memoryNow(a, uses); err != nil {
 			s.NotSeen = append(s.NotSeen, fmt.Sprintf("what the process's memory is made of: %v", err))
 		} else {

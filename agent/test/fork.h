@@ -128,7 +128,7 @@ static void racing_child(u64 unused)
 		pthread_join(threads[i], 0);
 	struct ht_count c = sum_counts(HT_RAW);
 	CHECK(c.alloc_blocks >= FORK_BLOCKS && c.alloc_blocks <= FORK_THREADS * FORK_BLOCKS, "%llu blocks", c.alloc_blocks);
-	CHECK(each_live(0, 0) == c.alloc_blocks && T->live_other == c.alloc_bytes, "%llu live", T->live_other);
+	CHECK(each_live(0, 0) == c.alloc_blocks && live_others() == c.alloc_bytes, "%llu live", live_others());
 	CHECK(ht_flag.active && ht_flag.tables == HT_TABLES_OWN, "flag");
 }
 

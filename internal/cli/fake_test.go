@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,8 +109,13 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 	if f.variant == "incomplete" {
 		return &profiler.Status{Pid: 4711, State: profiler.Incomplete, Python: fakePython()}, nil
 	}
+	var signal *profiler.OutletStatus
+	if name, ok := strings.CutPrefix(f.variant, "signal-"); ok {
+		signal = &profiler.OutletStatus{Signal: syscall.SIGUSR2, Pattern: "/tmp/heaptap-%p-%n.tables", Written: 3, Failed: 1, Passed: 2,
+			Error: syscall.ENOSPC, Place: profiler.Place(name)}
+	}
 	return &profiler.Status{
-		Pid: 4711, State: profiler.Tracking, Python: fakePython(), Since: fakeNow.Add(-130 * time.Second),
+		Pid: 4711, State: profiler.Tracking, Python: fakePython(), Since: fakeNow.Add(-130 * time.Second), OnSignal: signal,
 		Totals: []profiler.Totals{
 			{Domain: profiler.Raw, LiveBlocks: 812, LiveBytes: 1200 << 10, AllocBlocks: 90210, AllocBytes: 90 << 20,
 				FreedBlocks: 89398, FreedBytes: 90<<20 - 1200<<10},

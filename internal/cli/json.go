@@ -26,12 +26,15 @@ empty, but for watch: the reason is on stderr and in the exit code.
   status  {pid, state, python, since, sample_bytes, totals: [T], total: T,
           unseen_frees, stacks, code_objects, threads, agent_text_bytes,
           agent_tables_bytes, agent_reserved_bytes, peak_bytes, resident_bytes,
-          lost, follows, followed, not_followed, parent, not_seen, memory}
+          lost, follows, followed, not_followed, parent, not_seen, memory,
+          on_signal}
           T is {domain, live_blocks, live_bytes, alloc_blocks, alloc_bytes,
           freed_blocks, freed_bytes}; the total has no domain
           state is tracking, displaced, incomplete, pass-through or forked
           follows: forked children get tables of their own; parent is the pid
           that it was forked from so, or 0
+          on_signal is null or {signal, pattern, written, failed, passed, error,
+          last, place}; place is in place, foreign or not known
           memory is null or {rss_bytes, tracked_bytes, beside_bytes,
           files_clean_bytes, files_dirty_bytes, stacks_bytes, shared_bytes,
           heaptap_bytes, unexplained_bytes, files_shared_bytes, absent_bytes,
@@ -196,6 +199,29 @@ type statusValue struct {
 	Parent             int            `json:"parent"`
 	NotSeen            []string       `json:"not_seen"`
 	Memory             *memoryValue   `json:"memory"`
+	OnSignal           *outletValue   `json:"on_signal"`
+}
+
+type outletValue struct {
+	Signal  string         `json:"signal"`
+	Pattern string         `json:"pattern"`
+	Written uint64         `json:"written"`
+	Failed  uint64         `json:"failed"`
+	Passed  uint64         `json:"passed"`
+	Error   string         `json:"error"`
+	Last    string         `json:"last"`
+	Place   profiler.Place `json:"place"`
+}
+
+func outletJSON(o *profiler.OutletStatus) *outletValue {
+	if o == nil {
+		return nil
+	}
+	v := &outletValue{profiler.SignalName(o.Signal), o.Pattern, o.Written, o.Failed, o.Passed, "", o.Last, o.Place}
+	if o.Error != nil {
+		v.Error = o.Error.Error()
+	}
+	return v
 }
 
 type memoryValue struct {
@@ -228,7 +254,8 @@ func statusJSON(s *profiler.Status) statusValue {
 		Total: totalsJSON("", sumTotals(s.Totals)), UnseenFrees: s.UnseenFrees, Stacks: s.Stacks, CodeObjects: s.CodeObjects,
 		Threads: s.Threads, AgentTextBytes: s.AgentText, AgentTablesBytes: s.AgentTables, AgentReservedBytes: s.AgentReserved,
 		Lost: s.Lost, NotSeen: list(s.NotSeen), PeakBytes: s.PeakBytes, ResidentBytes: s.Resident, Memory: memoryJSON(s.Memory),
-		Follows: s.Follows, Followed: s.Followed, NotFollowed: s.NotFollowed, Parent: s.Parent,
+		OnSignal: outletJSON(s.OnSignal),
+		Follows:  s.Follows, Followed: s.Followed, NotFollowed: s.NotFollowed, Parent: s.Parent,
 	}
 	if !s.Since.IsZero() {
 		v.Since = &s.Since

@@ -69,9 +69,10 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		if !s.HasNative() {
 			return s
 		}
-		if wanted == heap.PythonFrames {
-			return s.View(wanted)
+		if s = s.View(wanted); wanted == heap.PythonFrames {
+			return s
 		}
+		// What is left out by its object is left out already; names tell what else is, further below.
 		var fresh []heap.Frame
 		for _, f := range s.Frames {
 			if _, done := known[f]; f.Native() && !done {

@@ -34,9 +34,10 @@ func (a *app) runCommand() *cobra.Command {
 			"job control that it would have without heaptap. heaptap ends as the command\n" +
 			"does: with its exit code, or by the signal that ended it. While it runs, all\n" +
 			"other commands (status, dump, top) can be used on it.\n\n" +
-			"When the command ends by itself, Python has freed most of its objects before:\n" +
-			"what was live at the peak is in `report --show peak`. The last snapshot has no\n" +
-			"types of objects, since they are read from a living process.",
+			"When Python ends by itself, the snapshot is taken as it begins to, before it\n" +
+			"frees its objects. When it is killed, the snapshot is of that moment, without\n" +
+			"types of objects, since these are read from a living process. What was live at\n" +
+			"the peak is in both: `report --show peak`.",
 		Example: example(
 			"heaptap run python3 app.py", "a snapshot at its end",
 			"heaptap run -o end.pb.gz -- ./manage.py test", "a script",
