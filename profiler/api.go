@@ -172,6 +172,7 @@ type Detachment struct {
 // Candidate is a Python process as [List] finds it.
 type Candidate struct {
 	Pid     int
+	Parent  int
 	Python  Python
 	RSS     uint64 // bytes
 	User    string

@@ -27,7 +27,8 @@ type Member[T any] struct {
 func (m Member[T]) label() string { return fmt.Sprintf("%d %s", m.Pid, m.Name) }
 
 // tree lists a process and those below it, parents before their children. Of those that ended or came meanwhile some
-// are in it. A process whose parent has ended is another's child, and not found.
+// are in it. A process whose parent has ended is another's child, and not found; a vfork's child that has not executed its
+// program yet is a part of its parent.
 func tree[T any](pid int) ([]Member[T], error) {
 	p, err := proc.Open(pid)
 	if err != nil {
@@ -50,7 +51,7 @@ func tree[T any](pid int) ([]Member[T], error) {
 		for _, child := range children {
 			known := slices.ContainsFunc(list, func(m Member[T]) bool { return m.Pid == child })
 			st, err := (&proc.Process{Pid: child}).Stat(child)
-			if !known && err == nil {
+			if !known && err == nil && !sharesMemory(child, list[i].Pid) {
 				list = append(list, Member[T]{Pid: child, Parent: list[i].Pid, Name: st.Comm})
 			}
 		}

@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/internal/pytarget"
+	"github.com/heaptap/heaptap/proc"
 )
 
 // TestChildrenThatExecute: what executes a Python is tracked anew, whether it comes by fork, vfork or posix_spawn; what
@@ -120,6 +122,92 @@ def end():
 			tg.Challenge()
 		})
 	}
+}
+
+// TestVforkWaits: a vfork's child that waits before it executes its program has its parent's memory, agent and all. It is
+// not taken for a tracked process, nothing is done to it, and it is attached to when it has come to its program.
+func TestVforkWaits(t *testing.T) {
+	t.Parallel()
+	const program = `
+import os, sys
+code = "import sys; sys.stdin.read()"
+
+def spawn(fifo):
+    global pid
+    # The child of posix_spawn opens it, and waits for somebody who writes, before it executes anything.
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)])
+    return pid
+`
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	words := hookedWords(t, tg.Pid())
+	before := tg.Observe(words)
+	mustFollow(t, tg.Pid())
+	f := follow(t, tg.Pid())
+	f.until(1)
+	spawned := make(chan error)
+	go func() {
+		_, err := tg.Try(fmt.Sprintf("spawn(%q)", fifo))
+		spawned <- err
+	}()
+	child := f.child(tg.Pid())
+	if !sharesMemory(child, tg.Pid()) {
+		t.Fatal("the child has memory of its own")
+	}
+	for range 3 {
+		if list, err := StatusOfTree(t.Context(), tg.Pid()); err != nil || len(list) != 1 {
+			t.Errorf("status: %+v, %v", list, err)
+		}
+		if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{}); err != nil || len(list) != 1 || !list[0].Result.Already {
+			t.Errorf("attach: %+v, %v", list, err)
+		}
+		if d, err := TakeTreeDump(t.Context(), tg.Pid(), DumpOptions{NoPause: true}); err != nil || len(d.Members) != 1 {
+			t.Errorf("dump: %+v, %v", d, err)
+		}
+	}
+	writer, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err == nil {
+		err = <-spawned
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.untilAre(2, FollowAttached)
+	mustBe(t, child, Tracking)
+	f.stop()
+	<-f.ended
+	if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 {
+		t.Errorf("detach: %+v, %v", list, err)
+	}
+	writer.Close()
+	if got := tg.Exec("os.waitpid(pid, 0)[1]"); got != "0" {
+		t.Errorf("the child ended with %s", got)
+	}
+	tg.Unchanged(before, pytarget.Busy, words)
+	tg.Challenge()
+}
+
+// child waits until a process has a child, and returns its pid.
+func (f *following) child(pid int) int {
+	f.t.Helper()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); {
+		children, err := (&proc.Process{Pid: pid}).Children()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if len(children) > 0 {
+			return children[0]
+		}
+		<-look.C
+	}
+	f.t.Fatal("there is no child")
+	return 0
 }
 
 // TestForkInTheMidst: a tree is attached to while its root forks as fast as it can. Each child is tracked with all hooks

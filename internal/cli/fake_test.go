@@ -81,10 +81,10 @@ func (f fakeEngine) List(context.Context) ([]profiler.Candidate, error) {
 			Problem: "not permitted to look into it: another user's, or protected"},
 		{Pid: 4711, Python: fakePython(), RSS: 130<<20 + 300<<10, User: "ada", Tracked: profiler.Tracking,
 			Command: "python3 shop.py --port 8080 --catalogue /srv/shop/catalogue.json --workers 4 --verbose"},
-		{Pid: 4712, Python: profiler.Python{Version: "3.13.0", Flavour: "shared", FreeThreaded: true, Path: "/lib/p.so"},
+		{Pid: 4712, Parent: 4711, Python: profiler.Python{Version: "3.13.0", Flavour: "shared", FreeThreaded: true, Path: "/lib/p.so"},
 			RSS: 9 << 20, User: "ada", Command: "worker\x1b[31m --evil\n--name",
 			Problem: "unsupported Python 3.13.0: a free-threaded build"},
-		{Pid: 1234567, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete,
+		{Pid: 1234567, Parent: 812, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete,
 			Command: "python3 -c pass"},
 	}, nil
 }

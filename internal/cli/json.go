@@ -17,7 +17,7 @@ const jsonHelp = `ps, attach, status, dump, watch, detach, repair and doctor pri
 *_bytes are bytes, *_ns nanoseconds, times RFC 3339. On failure stdout stays
 empty, but for watch: the reason is on stderr and in the exit code.
 
-  ps      [{pid, python, rss_bytes, user, tracked, command, problem}]
+  ps      [{pid, parent, python, rss_bytes, user, tracked, command, problem}]
           tracked is null or a state; problem says why a process cannot be
           told or attached to, "" where it can
   attach  {pid, python, hooked, sample_bytes, pause_ns, tid, took_ns, already,
@@ -115,6 +115,7 @@ func pythonJSON(p profiler.Python) *pythonValue {
 
 type candidateValue struct {
 	Pid      int             `json:"pid"`
+	Parent   int             `json:"parent"`
 	Python   *pythonValue    `json:"python"`
 	RSSBytes uint64          `json:"rss_bytes"`
 	User     string          `json:"user"`
@@ -127,7 +128,7 @@ func candidatesJSON(list []profiler.Candidate) []candidateValue {
 	out := make([]candidateValue, 0, len(list))
 	for _, c := range list {
 		v := candidateValue{
-			Pid: c.Pid, Python: pythonJSON(c.Python), RSSBytes: c.RSS, User: c.User, Command: c.Command, Problem: c.Problem,
+			Pid: c.Pid, Parent: c.Parent, Python: pythonJSON(c.Python), RSSBytes: c.RSS, User: c.User, Command: c.Command, Problem: c.Problem,
 		}
 		if c.Tracked != "" {
 			v.Tracked = &c.Tracked
