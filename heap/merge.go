@@ -124,6 +124,9 @@ func mergeInfo(parts []Part) []KeyValue {
 		}
 		info = append(info, KeyValue{"sampled differently", strings.Join(rates, "; ")})
 	}
+	if slices.ContainsFunc(parts, func(p Part) bool { return p.Snapshot.Total()[PeakBytes] > 0 }) {
+		info = append(info, KeyValue{"peak", "what each process had at its own, which were at different times"})
+	}
 	return info
 }
 

@@ -75,6 +75,11 @@ func TestMerge(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	peaked := workers()
+	peaked[2].Snapshot.Records[0].PeakBytes = 40000
+	if joined, err := Merge(peaked); err != nil || joined.fact("peak") == "" || s.fact("peak") != "" || joined.Total()[PeakBytes] != 40000 {
+		t.Errorf("a joined peak: %v, %v", joined.Info, err)
+	}
 	// What is of several processes already can be merged with more.
 	more := workers()[:1]
 	more[0].Process = "12 other"
