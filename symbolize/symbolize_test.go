@@ -31,12 +31,13 @@ func object(t testing.TB, dir, compiler, name string, flags ...string) string {
 		}
 	}
 	slices.Sort(files)
-	run(t, dir, compiler, slices.Concat([]string{"-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id", "-o", name}, flags, files)...)
+	run(t, dir, compiler, slices.Concat([]string{"-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id", "-o", name}, flags,
+		files)...)
 	return filepath.Join(dir, name)
 }
 
-// Against addr2line, which follows the same DWARF with other code: functions, what was inlined, files and lines of every
-// instruction of several kinds of builds.
+// Against addr2line, which follows the same DWARF with other code: functions, what was inlined, files and lines of
+// every instruction of several kinds of builds.
 func TestWitness(t *testing.T) {
 	c, cxx := sources(t, cSources()), sources(t, cxxSources())
 	for _, test := range []struct {
