@@ -19,9 +19,15 @@ import (
 // File is an ELF file of which no process need exist: a program, a library, or what was split from one.
 type File struct{ o *object }
 
-// OpenFile opens a file and reads its headers. It never waits, not for a FIFO either. The caller closes it.
+// OpenFile opens a file and reads its headers. It opens regular files only: of others, to open them may do something. The
+// caller closes it.
 func OpenFile(path string) (*File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if st, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("open %s: not a regular file", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}

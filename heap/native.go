@@ -151,6 +151,17 @@ func (s *Snapshot) View(v FrameView) *Snapshot {
 	return view.compact()
 }
 
+// allocating is the node of the innermost call of a stack that is not one of the interpreter's own machine code; the
+// stack's own where all are.
+func (s *Snapshot) allocating(stack int32) int32 {
+	for n := stack; n != None; n = s.Stacks[n].Parent {
+		if f := s.Frames[s.Stacks[n].Frame]; !f.Native() || !ofInterpreter(path.Base(f.Module)) {
+			return n
+		}
+	}
+	return stack
+}
+
 // role is what a frame does on a stack.
 type role int8
 

@@ -183,6 +183,9 @@ func (h *Held) lookAtEnd() {
 	}
 	fault.Point("hold/ending")
 	d, err := TakeDump(context.Background(), h.pid, DumpOptions{ending: true})
+	if errors.Is(err, ErrBusy) {
+		return // it waits on: another look will be
+	}
 	if err == nil {
 		d.Notes = append(d.Notes, "as the interpreter began to end, before it freed its objects")
 		h.atEnd = d

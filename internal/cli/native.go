@@ -146,7 +146,8 @@ the names of functions, without any file object+address.
 Native calls are written "deflate (deflate.c:17)", those of Python "shop.py:42
 get". Filters know them: --func push_back is std::vector<int>::push_back(int),
 --module libz.so.1 an object, --module numpy an extension module, --file a file
-of source or an object. A filter at a dump knows objects only, no names.
+of source or an object. A filter at a dump knows objects only, no names. What
+the interpreter itself allocates counts for the call that made it do so.
 --as pprof writes a snapshot that has the names in it.`
 
 // nativeTopic is what `heaptap help native` shows.

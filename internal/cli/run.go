@@ -239,6 +239,7 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 		due = t.C
 	}
 	r.dumps = &watch{app: r.app, dir: filepath.Dir(r.out), keep: r.keep}
+	taking, taken := false, make(chan struct{}) // a snapshot; signals do not wait for it
 	for {
 		if look = nil; r.stop != 0 {
 			look = time.After(stopLook)
@@ -253,9 +254,15 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 				return err
 			}
 		case <-due:
-			if r.tracked {
-				r.snapshot(ctx)
+			if r.tracked && !taking {
+				taking = true
+				go func() {
+					r.snapshot(ctx)
+					taken <- struct{}{}
+				}()
 			}
+		case <-taken:
+			taking = false
 		case e, ok := <-r.command.Events():
 			if !ok {
 				return errors.New("the command was lost sight of")
@@ -267,6 +274,9 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 			case e.Note != "":
 				r.notes = append(r.notes, e.Note)
 			case e.Ended != nil:
+				if taking {
+					<-taken
+				}
 				return r.conclude(e.Ended)
 			}
 		}
