@@ -53,10 +53,11 @@ empty, but for watch: the reason is on stderr and in the exit code.
   detach  {pid, restored, slots, foreign, unmapped, why,
            pause_ns}
   repair  the same
-  --tree  of attach, status and detach: {pid, processes: [{pid, parent, name,
-          error, result}]}; error is "" where there is a result, as without
-          --tree; of dump: as without, and processes with {pause_ns, took_ns,
-          notes} as their results, and untracked: [{pid, parent, name}]
+  --tree  of attach, status, detach and repair: {pid, processes: [{pid, parent,
+          name, error, result}]}; error is "" where there is a result, which is
+          what the command prints without --tree. dump --tree prints what dump
+          does, and processes with {pause_ns, took_ns, notes} as their results,
+          and untracked: [{pid, parent, name}]
   attach --follow
           a line for each event, {event, time, pid, parent, name}; event is
           attached  result: as attach prints
