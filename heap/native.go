@@ -183,11 +183,20 @@ func roleOf(f Frame) role {
 		return interpreter
 	case allocates(f.Func):
 		return allocator
-	case strings.HasPrefix(base, "libc.so"), strings.HasPrefix(base, "libc-2."), strings.HasPrefix(base, "libpthread"),
-		strings.HasPrefix(base, "ld-linux"), strings.HasPrefix(base, "ld-musl"), strings.HasPrefix(base, "ld-2."):
+	case ofSystem(base):
 		return system
 	}
 	return native
+}
+
+// ofSystem tells whether a file of that name is libc or the loader.
+func ofSystem(base string) bool {
+	for _, prefix := range [...]string{"libc.so", "libc.musl", "libc-2.", "libpthread", "ld-linux", "ld-musl", "ld-2."} {
+		if strings.HasPrefix(base, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // ofInterpreter tells whether a file of that name is CPython: libpython3.11.so.1.0, python3.13t.
