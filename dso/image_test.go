@@ -19,8 +19,8 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := filepath.Join(dir, "a.so")
-	if out, err := exec.CommandContext(t.Context(), "gcc", "-O1", "-g", "-shared", "-fPIC", "-fcf-protection=none", "-Wl,-z,lazy", "-o", lib,
-		source).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "gcc", "-O1", "-g", "-shared", "-fPIC", "-fcf-protection=none",
+		"-Wl,-z,lazy", "-o", lib, source).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
 	f, err := OpenFile(lib)

@@ -68,6 +68,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           pid is null without one; verdict is ok, warn or stop
   diff    {format, version, old, new, warnings, growth, by, rows: [{name or
           frame or stack, own, cumulative}]}; as report prints its parts
+          a frame is {function, file, line, first_line}, of native code with
+          object, build_id and, where it has no name, address
   leaks   {format, version, times, window_seconds, suspects: [{stack, below,
           bytes, blocks, bytes_per_minute, blocks_per_minute, chance,
           survivors_least_bytes, survivors_most_bytes, reused, types, ages,
