@@ -359,6 +359,58 @@ func TestForkAtEachPoint(t *testing.T) {
 	tg.Challenge()
 }
 
+// TestKilledTree: a heaptap is killed in the midst of an attach whose target has forked meanwhile. Both run on, right, and
+// both are repaired.
+func TestKilledTree(t *testing.T) {
+	t.Parallel()
+	tg := pytarget.Start(t, debian(t), family, pytarget.Options{})
+	words := hookedWords(t, tg.Pid())
+	before := tg.Observe(words)
+	for _, p := range []point{{"attach/ledger", 1}, {"attach/hooked", 7}, {"attach/slot", 5}, {"attach/state", 1}} {
+		attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
+		if err := attach.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
+		}
+		var child int
+		if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Wait(); !wasKilled(err) {
+			t.Fatalf("%v: %v", p, err)
+		}
+		if got := tg.Exec("ask(1000)"); got != "True" {
+			t.Errorf("%v: the child computes wrong", p)
+		}
+		tg.Challenge()
+		list, err := RepairTree(t.Context(), tg.Pid())
+		if err != nil || len(list) == 0 {
+			t.Fatalf("%v: repair: %+v, %v", p, list, err)
+		}
+		for _, m := range list {
+			if m.Err != nil || !m.Result.Unmapped {
+				t.Errorf("%v: repair of %d: %+v, %v", p, m.Pid, m.Result, m.Err)
+			}
+		}
+		mustBeUntracked(t, tg.Pid())
+		mustBeUntracked(t, child)
+		if diff := mappedBy(t, tg.Pid(), child); diff != "" {
+			t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
+		}
+		if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+			t.Errorf("%v: the child answers %s", p, got)
+		}
+		tg.Unchanged(before, pytarget.Busy, words)
+	}
+	tg.Challenge()
+}
+
 // TestNoRoomToFollow: a child that has no address space for tables of its own is left with hooks that do nothing, and
 // its parent's status counts it.
 func TestNoRoomToFollow(t *testing.T) {

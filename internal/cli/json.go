@@ -53,10 +53,11 @@ empty, but for watch: the reason is on stderr and in the exit code.
   detach  {pid, restored, slots, foreign, unmapped, why,
            pause_ns}
   repair  the same
-  --tree  of attach, status and detach: {pid, processes: [{pid, parent, name,
-          error, result}]}; error is "" where there is a result, as without
-          --tree; of dump: as without, and processes with {pause_ns, took_ns,
-          notes} as their results, and untracked: [{pid, parent, name}]
+  --tree  of attach, status, detach and repair: {pid, processes: [{pid, parent,
+          name, error, result}]}; error is "" where there is a result, which is
+          what the command prints without --tree. dump --tree prints what dump
+          does, and processes with {pause_ns, took_ns, notes} as their results,
+          and untracked: [{pid, parent, name}]
   attach --follow
           a line for each event, {event, time, pid, parent, name}; event is
           attached  result: as attach prints
@@ -67,6 +68,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           pid is null without one; verdict is ok, warn or stop
   diff    {format, version, old, new, warnings, growth, by, rows: [{name or
           frame or stack, own, cumulative}]}; as report prints its parts
+          a frame is {function, file, line, first_line}, of native code with
+          object, build_id and, where it has no name, address
   leaks   {format, version, times, window_seconds, suspects: [{stack, below,
           bytes, blocks, bytes_per_minute, blocks_per_minute, chance,
           survivors_least_bytes, survivors_most_bytes, reused, types, ages,

@@ -45,9 +45,9 @@ func frameViews() []string {
 	return names
 }
 
-// view makes what turns snapshots as they are taken into what the flags ask for: names for native frames, and those frames
-// only that are wanted. What was found out about a frame is kept for the next snapshot. pid is the process that snapshots are
-// of, whose file system is looked at, too; 0 for none.
+// view makes what turns snapshots as they are taken into what the flags ask for: names for native frames, and those
+// frames only that are wanted. What was found out about a frame is kept for the next snapshot. pid is the process that
+// snapshots are of, whose file system is looked at, too; 0 for none.
 func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapshot) *heap.Snapshot, error) {
 	wanted := heap.FrameView(slices.Index(frameViews(), n.frames))
 	if wanted < 0 {

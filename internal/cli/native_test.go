@@ -58,8 +58,8 @@ func buildExtension(t *testing.T) extension {
 	if err := os.WriteFile(filepath.Join(dir, "leak.c"), []byte(leakSource), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	gcc := exec.CommandContext(t.Context(), "gcc", "-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id", "-fdebug-prefix-map="+dir+"=/src",
-		"-o", e.file, "leak.c")
+	gcc := exec.CommandContext(t.Context(), "gcc", "-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id",
+		"-fdebug-prefix-map="+dir+"=/src", "-o", e.file, "leak.c")
 	gcc.Dir = dir
 	if out, err := gcc.CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
