@@ -13,17 +13,24 @@ const (
 	CodeDomain        = 0x4
 	CodeFirst         = 0x5
 	CodeNone          = 0x0
+	CodeObject        = 0x80000000
 	CodeRoot          = 0x1
 	CodeUnknown       = 0x3
+	CutDepth          = 0x0
+	CutNative         = 0x1
 	Domains           = 0x6
 	DomainBits        = 0x3
 	DomainShift       = 0x3b
 	DomainSlots       = 0x8
+	EntryEach         = 0x0
+	EntryFlag         = 0x1
+	EntryShim         = 0x2
 	EpochBits         = 0x16
 	EpochCoarse       = 0x10
 	EpochFine         = 0x200000
 	EpochLast         = 0x3fffff
 	EpochShift        = 0x25
+	Evaluations       = 0x8
 	File              = 0x5
 	FilterFull        = 0xff
 	FilterLog2        = 0xe
@@ -65,6 +72,7 @@ const (
 	NReallocarray     = 0x3
 	NValloc           = 0x7
 	Obj               = 0x2
+	PlacesLog2        = 0xe
 	PythonDomains     = 0x3
 	Raw               = 0x0
 	Realloc           = 0x2
@@ -228,6 +236,27 @@ type Mapping struct {
 
 var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
 
+// Module is struct ht_module of abi.h.
+type Module struct {
+	Start    uint64
+	End      uint64
+	Bias     uint64
+	Rows     uint64
+	RowCount uint32
+	Object   uint32
+	Dynamic  uint64
+}
+
+var _ [48]byte = [unsafe.Sizeof(Module{})]byte{}
+
+// Modules is struct ht_modules of abi.h.
+type Modules struct {
+	Count      uint32
+	Generation uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Modules{})]byte{}
+
 // Name is struct ht_name of abi.h.
 type Name struct {
 	Hash     uint64
@@ -236,6 +265,19 @@ type Name struct {
 }
 
 var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
+
+// NativeFrame is struct ht_native_frame of abi.h.
+type NativeFrame struct {
+	Slot   uint64
+	Pc     uint64
+	Fp     uint64
+	Node   uint32
+	Python uint16
+	Flags  uint8
+	Saved  uint8
+}
+
+var _ [32]byte = [unsafe.Sizeof(NativeFrame{})]byte{}
 
 // Node is struct ht_node of abi.h.
 type Node struct {
@@ -247,6 +289,22 @@ type Node struct {
 }
 
 var _ [20]byte = [unsafe.Sizeof(Node{})]byte{}
+
+// Object is struct ht_object of abi.h.
+type Object struct {
+	Path    Blob
+	BuildId Blob
+}
+
+var _ [32]byte = [unsafe.Sizeof(Object{})]byte{}
+
+// Place is struct ht_place of abi.h.
+type Place struct {
+	Check uint64
+	Value uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Place{})]byte{}
 
 // Point is struct ht_point of abi.h.
 type Point struct {
@@ -268,6 +326,34 @@ type Python struct {
 }
 
 var _ [64]byte = [unsafe.Sizeof(Python{})]byte{}
+
+// Row is struct ht_row of abi.h.
+type Row struct {
+	Start uint32
+	Rule  uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Row{})]byte{}
+
+// Stacks is struct ht_stacks of abi.h.
+type Stacks struct {
+	Modules     uint64
+	MainLow     uint64
+	MainHigh    uint64
+	Evaluation  [8][2]uint64
+	EntryKind   uint32
+	EntryFlag   uint32
+	Capacity    uint32
+	MayRead     uint32
+	Natives     Window
+	Places      Window
+	Objects     Window
+	ObjectNames Window
+	Rows        Window
+	Reserved    [4]uint64
+}
+
+var _ [360]byte = [unsafe.Sizeof(Stacks{})]byte{}
 
 // Stat is struct ht_stat of abi.h.
 type Stat struct {
@@ -295,7 +381,8 @@ type Tables struct {
 	Owner          uint64
 	OwnerStart     uint64
 	Original       [3][4]uint64
-	Pad0           [4]uint64
+	NativeStacks   uint64
+	Pad0           [3]uint64
 	Config         Config
 	Pad1           [4]uint64
 	Live           uint64
@@ -351,38 +438,47 @@ type Tables struct {
 	ModulesLock    uint32
 	MappingsLock   uint32
 	Reserved       [16]uint64
+	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [190]uint64
+	Pad7           [145]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
 
 // Thread is struct ht_thread of abi.h.
 type Thread struct {
-	Pointer        uint64
-	Tstate         uint64
-	TstateId       uint64
-	Depth          uint32
-	Root           uint32
-	Frames         uint32
-	CodeGeneration uint32
-	NodesNext      uint64
-	NodesEnd       uint64
-	Buckets        uint64
-	BucketMask     uint32
-	NodeCount      uint32
-	UntilSample    int64
-	Random         uint64
-	Tid            uint32
-	Lives          uint32
-	Name           [16]uint8
-	UnseenFrees    uint64
-	Lost           uint64
-	Nested         uint64
-	Count          [8]Count
-	RecentNext     uint64
-	Recent         [8]uint64
-	Reserved       [6]uint64
+	Pointer          uint64
+	Tstate           uint64
+	TstateId         uint64
+	Depth            uint32
+	Root             uint32
+	Frames           uint32
+	CodeGeneration   uint32
+	NodesNext        uint64
+	NodesEnd         uint64
+	Buckets          uint64
+	BucketMask       uint32
+	NodeCount        uint32
+	UntilSample      int64
+	Random           uint64
+	Tid              uint32
+	Lives            uint32
+	Name             [16]uint8
+	UnseenFrees      uint64
+	Lost             uint64
+	Nested           uint64
+	Count            [8]Count
+	RecentNext       uint64
+	Recent           [8]uint64
+	StackLow         uint64
+	StackHigh        uint64
+	Natives          uint32
+	NativeGeneration uint32
+	NativeBase       uint32
+	NativeEnd        uint32
+	NativeLeft       uint32
+	NativePad        uint32
+	Reserved         [1]uint64
 }
 
 var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}

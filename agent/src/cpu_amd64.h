@@ -27,4 +27,5 @@ enum {
 	SYS_prctl = 157,
 	SYS_gettid = 186,
 	SYS_tgkill = 234,
+	SYS_process_vm_readv = 310,
 };

@@ -26,4 +26,5 @@ enum {
 	SYS_prctl = 167,
 	SYS_gettid = 178,
 	SYS_tgkill = 131,
+	SYS_process_vm_readv = 270,
 };
