@@ -86,7 +86,11 @@ const (
 	StatePassive      = 0x4
 	StateTracking     = 0x2
 	StateUnhooking    = 0x3
+	TablesChanging    = 0x1
+	TablesInherited   = 0x0
+	TablesLeft        = 0x3
 	TablesOffset      = 0x100000
+	TablesOwn         = 0x2
 	TemporaryMost     = 0x8
 	TextOffset        = 0x0
 	TstateFunction    = 0x0
@@ -179,7 +183,9 @@ type Config struct {
 	Pid                uint32
 	Temporary          uint32
 	MayWrite           uint32
-	Reserved           [8]uint64
+	Follow             uint32
+	Pad                uint32
+	Reserved           [7]uint64
 }
 
 var _ [288]byte = [unsafe.Sizeof(Config{})]byte{}
@@ -198,9 +204,11 @@ var _ [32]byte = [unsafe.Sizeof(Count{})]byte{}
 type Flag struct {
 	Active      uint64
 	UntilSample int64
+	Tables      uint64
+	Pad         uint64
 }
 
-var _ [16]byte = [unsafe.Sizeof(Flag{})]byte{}
+var _ [32]byte = [unsafe.Sizeof(Flag{})]byte{}
 
 // Frame is struct ht_frame of abi.h.
 type Frame struct {
@@ -337,23 +345,18 @@ var _ [8]byte = [unsafe.Sizeof(Row{})]byte{}
 
 // Stacks is struct ht_stacks of abi.h.
 type Stacks struct {
-	Modules     uint64
-	MainLow     uint64
-	MainHigh    uint64
-	Evaluation  [8][2]uint64
-	EntryKind   uint32
-	EntryFlag   uint32
-	Capacity    uint32
-	MayRead     uint32
-	Natives     Window
-	Places      Window
-	Objects     Window
-	ObjectNames Window
-	Rows        Window
-	Reserved    [4]uint64
+	Modules    uint64
+	MainLow    uint64
+	MainHigh   uint64
+	Evaluation [8][2]uint64
+	EntryKind  uint32
+	EntryFlag  uint32
+	Capacity   uint32
+	MayRead    uint32
+	Reserved   [4]uint64
 }
 
-var _ [360]byte = [unsafe.Sizeof(Stacks{})]byte{}
+var _ [200]byte = [unsafe.Sizeof(Stacks{})]byte{}
 
 // Stat is struct ht_stat of abi.h.
 type Stat struct {
@@ -410,6 +413,11 @@ type Tables struct {
 	SlotsHooked    Window
 	Mappings       Window
 	Modules        Window
+	Natives        Window
+	Places         Window
+	Objects        Window
+	ObjectNames    Window
+	Rows           Window
 	Spare          [4]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
@@ -437,7 +445,10 @@ type Tables struct {
 	ModulesChanged uint32
 	ModulesLock    uint32
 	MappingsLock   uint32
-	Reserved       [16]uint64
+	Followed       uint64
+	NotFollowed    uint64
+	Parent         uint64
+	Reserved       [13]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
 	Pad7           [145]uint64
@@ -488,7 +499,8 @@ type Window struct {
 	Offset  uint64
 	Entries uint64
 	Next    uint64
-	Pad     uint64
+	First   uint32
+	Kept    uint32
 }
 
 var _ [32]byte = [unsafe.Sizeof(Window{})]byte{}

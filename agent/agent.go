@@ -74,13 +74,26 @@ func ReadHeader(r mem.Reader, a mem.Addr) (*Tables, error) {
 	return h, nil
 }
 
+// ReadFlag reads the flag page's contents at a.
+func ReadFlag(r mem.Reader, a mem.Addr) (Flag, error) {
+	var f Flag
+	err := r.ReadAt(bytesOf(&f), a)
+	return f, err
+}
+
 // WriteFlag writes the flag page's contents at a, the word that makes hooks active last.
 func WriteFlag(w mem.Writer, a mem.Addr, f Flag) error {
 	if err := mem.PutU64(w, a+mem.Addr(unsafe.Offsetof(f.UntilSample)), uint64(f.UntilSample)); err != nil {
 		return err
 	}
+	if err := mem.PutU64(w, a+FlagTablesOffset, f.Tables); err != nil {
+		return err
+	}
 	return mem.PutU64(w, a, f.Active)
 }
+
+// FlagTablesOffset is where [Flag].Tables stands, for a store of its own.
+const FlagTablesOffset = mem.Addr(unsafe.Offsetof(Flag{}.Tables))
 
 // WriteHeader writes the header at a.
 func WriteHeader(w mem.Writer, a mem.Addr, h *Tables) error { return w.WriteAt(bytesOf(h), a) }

@@ -32,7 +32,7 @@ const MinTables = 16 << 20
 func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	at := (uint64(unsafe.Sizeof(*h)) + pageSize - 1) &^ (pageSize - 1)
 	place := func(w *Window, entries, entrySize, first uint64) {
-		*w = Window{Offset: at, Entries: entries, Next: first}
+		*w = Window{Offset: at, Entries: entries, Next: first, First: uint32(first)}
 		at += (entries*entrySize + pageSize - 1) &^ (pageSize - 1)
 	}
 	// A part of what is there, between bounds.
@@ -52,6 +52,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.SlotsHooked, share(64<<10, 1<<10, mostSlots), uint64(unsafe.Sizeof(Ledger{})), 0)
 	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
 	place(&h.Modules, share(256<<10, 1<<10, mostModules), 8, 0)
+	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), 8
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)

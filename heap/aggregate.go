@@ -163,6 +163,7 @@ func compareFrames(a, b Frame) int {
 	return cmp.Or(
 		cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
 		cmp.Compare(a.Func, b.Func), cmp.Compare(a.FirstLine, b.FirstLine),
+		cmp.Compare(a.Module, b.Module), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.BuildID, b.BuildID),
 	)
 }
 
@@ -172,6 +173,9 @@ func (s *Snapshot) groups(g Grouping) (of []int32, groups []Group) {
 	index := make(map[Group]int32, len(s.Frames))
 	modules := map[string]string{}
 	for i, f := range s.Frames {
+		if f.symbolized() { // calls of one line are one place, wherever its instructions are
+			f.BuildID, f.Addr = "", 0
+		}
 		group := Group{Frame: f, Stack: None}
 		switch g {
 		case ByFunction:

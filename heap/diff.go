@@ -84,7 +84,7 @@ func (b *Builder) adopt(s *Snapshot) *Snapshot {
 		if r.Stack != None {
 			r.Stack = stacks[r.Stack]
 		}
-		r.Domain, r.Thread, r.Type = texts[r.Domain], texts[r.Thread], texts[r.Type]
+		r.Domain, r.Thread, r.Type, r.Process = texts[r.Domain], texts[r.Thread], texts[r.Type], texts[r.Process]
 	}
 	return &adopted
 }

@@ -425,7 +425,7 @@ func (s *Snapshot) compact() *Snapshot {
 		if r.Stack != None {
 			r.Stack = stacks[r.Stack]
 		}
-		r.Domain, r.Thread, r.Type = text(r.Domain), text(r.Thread), text(r.Type)
+		r.Domain, r.Thread, r.Type, r.Process = text(r.Domain), text(r.Thread), text(r.Type), text(r.Process)
 	}
 	return &small
 }

@@ -39,7 +39,11 @@ const (
 	labelUnit = 4
 
 	mappingID             = 1
+	mappingStart          = 2
+	mappingLimit          = 3
+	mappingOffset         = 4
 	mappingFile           = 5
+	mappingBuildID        = 6
 	mappingHasFunctions   = 7
 	mappingHasFilenames   = 8
 	mappingHasLineNumbers = 9
@@ -71,6 +75,7 @@ const (
 	keyType    = "type"
 	keyDomain  = "domain"
 	keyThread  = "thread"
+	keyProcess = "process"
 	keyAge     = "age"
 	keySize    = "bytes"
 	unitAge    = "seconds"
@@ -82,7 +87,10 @@ const (
 	// out of its reports.
 	noStack = "[no Python stack]"
 
-	// mappingName is the file of the one mapping. It exists so that pprof sees that there is nothing to symbolise.
+	// mappingName is the file of the mapping of Python code. It exists so that pprof sees that there is nothing to
+	// symbolise. Machine code has a mapping for each ELF object, without start, limit and offset, which says that
+	// addresses are the object's own (pprof's internal/elfexec.GetBase: "a fake mapping that spans the entire address
+	// space. Assume that the address has already been adjusted").
 	mappingName = "python"
 
 	// exactPeriod is the period of a profile in which every byte was sampled, as in a Go program with MemProfileRate 1.

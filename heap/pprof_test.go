@@ -59,6 +59,7 @@ func plain(s *Snapshot) any {
 	type record struct {
 		Stack                []Frame
 		Domain, Thread, Type string
+		Process              string
 		Age                  int32
 		MinSize, MaxSize     int64
 		Values               Values
@@ -66,7 +67,7 @@ func plain(s *Snapshot) any {
 	var records []record
 	for i := range s.Records {
 		r := &s.Records[i]
-		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), r.Age,
+		records = append(records, record{s.Callers(r.Stack), s.Text(r.Domain), s.Text(r.Thread), s.Text(r.Type), s.Text(r.Process), r.Age,
 			r.MinSize, r.MaxSize, r.Values()})
 	}
 	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
@@ -79,6 +80,30 @@ func plain(s *Snapshot) any {
 		Timeline    []Point
 		Records     []record
 	}{s.Time, s.Duration, s.SampleBytes, s.Info, s.PeakTime, s.Timeline, records}
+}
+
+// native is a snapshot of two processes with frames of machine code, some of them symbolized.
+func native() *Snapshot {
+	s := full()
+	b := &Builder{s: s, strings: map[string]int32{}, frames: map[Frame]int32{}, stacks: map[Stack]int32{}}
+	at := func(addr uint64) Frame { return Frame{Module: "/usr/lib/libm.so.6", BuildID: "c0ffee01", Addr: addr} }
+	inlined := at(0x1238)
+	inlined.Func, inlined.File, inlined.Line, inlined.FirstLine = "inlined", "/src/m.h", 3, 2
+	outer := at(0x1238)
+	outer.Func, outer.File, outer.Line = "std::vector<int>::push_back(int)", "/src/m.cc", 30
+	raw := Frame{Module: "/srv/ext.so", BuildID: "00ff", Addr: 0x400}
+	other := Frame{Module: "/srv/ext.so", BuildID: "01ff", Addr: 0x400}
+	python := Frame{Func: "<module>", File: "/srv/a.py", Line: 10, FirstLine: 1}
+	one, two := b.Text("1 gunicorn: master"), b.Text("2 gunicorn: worker")
+	malloc := b.Text("malloc")
+	for i, stack := range []int32{
+		b.Stack(python, outer, inlined), b.Stack(python, raw), b.Stack(python, other), b.Stack(raw, at(0x9000)),
+		b.Stack(Frame{Module: "[vdso]", Addr: 0x77}),
+	} {
+		s.Records = append(s.Records, Record{Stack: stack, Domain: malloc, Age: UnknownAge, Process: []int32{one, two, 0}[i%3],
+			InuseBytes: 16, InuseBlocks: 1, AllocBytes: 16, AllocBlocks: 1})
+	}
+	return s
 }
 
 func write(t testing.TB, s *Snapshot) []byte {
@@ -96,7 +121,7 @@ func TestRoundTrip(t *testing.T) {
 	noPeak := full()
 	noPeak.Records = noPeak.Records[1:]
 	for name, s := range map[string]*Snapshot{
-		"empty": {}, "full": full(), "exact": exact, "no peak": noPeak, "synthetic": synthetic(200, 30, 1000),
+		"empty": {}, "full": full(), "exact": exact, "no peak": noPeak, "native": native(), "synthetic": synthetic(200, 30, 1000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Read(bytes.NewReader(write(t, s)))
@@ -172,6 +197,73 @@ func TestWriteIsPprof(t *testing.T) {
 	}
 }
 
+// Frames of machine code are what pprof expects of them: a mapping for each object with its build-id, addresses, and no
+// lines where nothing is known.
+func TestWriteNativeIsPprof(t *testing.T) {
+	p, err := profile.Parse(bytes.NewReader(write(t, native())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mappings []string
+	for _, m := range p.Mapping {
+		mappings = append(mappings, fmt.Sprintf("%s %s %v", m.File, m.BuildID, m.HasFunctions))
+	}
+	want := []string{"python  true", "/usr/lib/libm.so.6 c0ffee01 true", "/srv/ext.so 00ff false", "/srv/ext.so 01ff false",
+		"[vdso]  false"}
+	if diff := gocmp.Diff(want, mappings); diff != "" {
+		t.Error(diff)
+	}
+	var stacks []string
+	for _, s := range p.Sample {
+		if len(s.Label["process"]) == 0 && s.Label["domain"][0] != "malloc" {
+			continue
+		}
+		var stack strings.Builder
+		for _, l := range s.Location {
+			fmt.Fprintf(&stack, "%s+%#x", filepath.Base(l.Mapping.File), l.Address)
+			for _, line := range l.Line {
+				fmt.Fprintf(&stack, "(%s:%d)", line.Function.Name, line.Line)
+			}
+			stack.WriteByte(' ')
+		}
+		stacks = append(stacks, stack.String()+strings.Join(s.Label["process"], ","))
+	}
+	slices.Sort(stacks)
+	want = []string{
+		"[vdso]+0x77 2 gunicorn: worker",
+		"ext.so+0x400 python+0x0(<module>:10) ",
+		"ext.so+0x400 python+0x0(<module>:10) 2 gunicorn: worker",
+		"libm.so.6+0x1238(inlined:3) libm.so.6+0x1238(std::vector<int>::push_back(int):30) python+0x0(<module>:10) " +
+			"1 gunicorn: master",
+		"libm.so.6+0x9000 ext.so+0x400 1 gunicorn: master",
+	}
+	if diff := gocmp.Diff(want, stacks); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Addresses of a profile whose mappings say where objects were loaded are no addresses within those objects.
+func TestReadLoadedAddresses(t *testing.T) {
+	m := &profile.Mapping{ID: 1, Start: 0x400000, Limit: 0x500000, File: "/srv/server", BuildID: "c0ffee"}
+	l := &profile.Location{ID: 1, Mapping: m, Address: 0x401234}
+	p := &profile.Profile{
+		SampleType: []*profile.ValueType{{Type: "inuse_space", Unit: "bytes"}},
+		Mapping:    []*profile.Mapping{m}, Location: []*profile.Location{l},
+		Sample: []*profile.Sample{{Location: []*profile.Location{l}, Value: []int64{1}}},
+	}
+	var file bytes.Buffer
+	if err := p.Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff([]Frame{{Func: "0x401234", File: "/srv/server"}}, s.Frames); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // What we read of a file by the format's own encoder is what it holds, packed or not, in whatever order.
 func TestReadOfLibrary(t *testing.T) {
 	want := full()
@@ -237,7 +329,7 @@ func TestReadGoHeapProfile(t *testing.T) {
 func TestReadForeign(t *testing.T) {
 	fn := &profile.Function{ID: 7, Name: "inner", Filename: "x.c", StartLine: -1}
 	caller := &profile.Function{ID: 8, Name: "outer", Filename: "x.c"}
-	m := &profile.Mapping{ID: 3, File: "/lib/libx.so"}
+	m := &profile.Mapping{ID: 3, Start: 0xb000, Limit: 0xc000, File: "/lib/libx.so"}
 	inlined := &profile.Location{ID: 1, Mapping: m, Line: []profile.Line{{Function: fn, Line: 5}, {Function: caller,
 		Line: -9}}}
 	bare := &profile.Location{ID: 2, Mapping: m, Address: 0xbeef}
@@ -430,6 +522,18 @@ func TestGoToolPprof(t *testing.T) {
 		!strings.Contains(lines, "Type: inuse_space") {
 		t.Errorf("pprof -top -lines:\n%s", lines)
 	}
+	if err := os.WriteFile(file, write(t, native()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	mixed := run("-symbolize=none", "-traces")
+	for _, want := range []string{"std::vector", "inlined", "[ext.so]", "[libm.so.6]"} {
+		if !strings.Contains(mixed, want) {
+			t.Errorf("pprof -traces of native frames lacks %q:\n%s", want, mixed)
+		}
+	}
+	if err := os.WriteFile(file, write(t, full()), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	if tags := run("-tags"); !strings.Contains(tags, "dict") || !strings.Contains(tags, "1.1mins") &&
 		!strings.Contains(tags, "64s") {
 		t.Errorf("pprof -tags:\n%s", tags)
@@ -450,6 +554,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(small.Bytes())
 	f.Add(write(f, &Snapshot{}))
 	f.Add(write(f, full()))
+	f.Add(write(f, native()))
 	f.Add([]byte("heap profile: 1: 1 [1: 1] @ heap/1\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Read(bytes.NewReader(data))

@@ -26,9 +26,8 @@ var ErrNotHeap = errors.New("not a heap profile")
 // Read reads a snapshot as [Snapshot.Write] writes it, or any other heap profile in pprof's format (profile.proto,
 // gzipped or not): those of Go, of tcmalloc and jemalloc by way of pprof, of Node.js, of Datadog's Python profiler.
 //
-// Of a foreign profile it takes the sample types that it knows and the labels type, domain, thread, age and bytes;
-// Info names
-// the sample types that were left out. Addresses without a symbol become functions named by them. It refuses
+// Of a foreign profile it takes the sample types that it knows and the labels type, domain, thread, process, age and
+// bytes; Info names the sample types that were left out. Addresses without a symbol become functions named by them. It refuses
 // profiles without a known sample type in bytes ([ErrNotHeap]) and those with negative values, which are differences.
 //
 // The bytes need not be trusted: whatever they are, the answer is a snapshot that passes [Snapshot.Check] or an error.
@@ -82,7 +81,7 @@ type decoder struct {
 	period      uint64
 	periodType  valueType
 	comments    []uint64
-	mappings    map[uint64]uint64 // number -> file (string)
+	mappings    map[uint64]mapping
 	functions   map[uint64]function
 	locations   locations
 
@@ -101,6 +100,12 @@ type valueType struct{ name, unit uint64 }
 
 type function struct{ name, file, firstLine uint64 }
 
+// mapping has the numbers of its strings; whole says that addresses in it are the ELF object's own.
+type mapping struct {
+	file, buildID uint64
+	whole         bool
+}
+
 type line struct{ function, line uint64 }
 
 type location struct {
@@ -114,7 +119,7 @@ type location struct {
 const notRead = -1
 
 func (d *decoder) decode() error {
-	d.mappings = map[uint64]uint64{}
+	d.mappings = map[uint64]mapping{}
 	d.functions = map[uint64]function{}
 	if err := eachField(d.data, d.table); err != nil {
 		return fmt.Errorf("not a pprof profile: %w", err)
@@ -215,10 +220,15 @@ func (f field) valueType() (v valueType, err error) {
 }
 
 func (d *decoder) mapping(f field) error {
-	var id, file uint64
-	to := [mappingFile]*uint64{mappingID - 1: &id, mappingFile - 1: &file}
+	var id, start, limit, offset uint64
+	var m mapping
+	to := [mappingBuildID]*uint64{
+		mappingID - 1: &id, mappingStart - 1: &start, mappingLimit - 1: &limit, mappingOffset - 1: &offset,
+		mappingFile - 1: &m.file, mappingBuildID - 1: &m.buildID,
+	}
 	err := f.scalars(to[:]...)
-	d.mappings[id] = file
+	m.whole = start == 0 && offset == 0 && (limit == 0 || limit == math.MaxUint64)
+	d.mappings[id] = m
 	return err
 }
 
@@ -433,6 +443,8 @@ func (d *decoder) label(r *Record, f field) error {
 		r.Domain = d.build.Text(text)
 	case name == keyThread:
 		r.Thread = d.build.Text(text)
+	case name == keyProcess:
+		r.Process = d.build.Text(text)
 	case name == keyAge && units == unitAge && num <= math.MaxInt32:
 		r.Age = int32(num)
 	case name == keySize && units == unitBytes && num <= math.MaxInt64:
@@ -487,12 +499,19 @@ func (d *decoder) frames(id uint64) ([]int32, error) {
 		return l.frames, nil
 	}
 	l.done = true
+	native, err := d.native(l)
+	if err != nil {
+		return nil, fmt.Errorf("location %d: %w", id, err)
+	}
 	if len(l.lines) == 0 {
-		file, err := d.text(d.mappings[l.mapping])
-		if err != nil {
-			return nil, err
+		f := native
+		if !f.Native() {
+			f = Frame{Func: fmt.Sprintf("%#x", l.address)}
+			if f.File, err = d.text(d.mappings[l.mapping].file); err != nil {
+				return nil, err
+			}
 		}
-		l.frames = []int32{d.build.Frame(Frame{Func: fmt.Sprintf("%#x", l.address), File: file})}
+		l.frames = []int32{d.build.Frame(f)}
 	}
 	for _, ln := range slices.Backward(l.lines) {
 		f, err := d.frame(ln)
@@ -500,10 +519,26 @@ func (d *decoder) frames(id uint64) ([]int32, error) {
 			return nil, fmt.Errorf("location %d: %w", id, err)
 		}
 		if f != (Frame{Func: noStack}) {
+			f.Module, f.BuildID, f.Addr = native.Module, native.BuildID, native.Addr
 			l.frames = append(l.frames, d.build.Frame(f))
 		}
 	}
 	return l.frames, nil
+}
+
+// native returns where in an ELF object a location is; the zero frame where its address is not one of an object's own,
+// as in profiles of Go programs, whose mappings say where the object was loaded.
+func (d *decoder) native(l *location) (Frame, error) {
+	m := d.mappings[l.mapping]
+	if l.address == 0 || !m.whole {
+		return Frame{}, nil
+	}
+	module, err := d.text(m.file)
+	if err != nil || module == "" {
+		return Frame{}, err
+	}
+	id, err := d.text(m.buildID)
+	return Frame{Module: module, BuildID: id, Addr: l.address}, err
 }
 
 func (d *decoder) frame(ln line) (Frame, error) {

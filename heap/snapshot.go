@@ -23,12 +23,22 @@ const UnknownAge int32 = -1
 const MaxDepth = 1 << 18
 
 // Frame is one place in a program.
+//
+// A frame of machine code (see [Frame.Native]) says where it is by Module, BuildID and Addr, which mean the same on any
+// machine; its Func, File and Line are known once it is symbolized.
 type Frame struct {
 	Func      string // qualified name where known, "" where unknown
 	File      string // "" where unknown
 	Line      int    // the line that was executing, 0 where unknown
 	FirstLine int    // the line where the function begins, 0 where unknown
+
+	Module  string // of machine code: path of the ELF object as the process saw it, "[vdso]"; else ""
+	BuildID string // the object's build-id in hexadecimal, "" where it has none
+	Addr    uint64 // ELF virtual address (before relocation) within the instruction that was executing, mostly a call
 }
+
+// Native tells whether the frame is one of machine code, not of Python.
+func (f Frame) Native() bool { return f.Module != "" }
 
 // Stack is a node of the trie of call stacks. The node stands for the whole stack from the root down to its Frame, the
 // innermost one.
@@ -46,6 +56,10 @@ type Record struct {
 	Thread int32 // index in Snapshot.Strings: name of the thread that allocated
 	Type   int32 // index in Snapshot.Strings: type of the object in the block
 	Age    int32 // seconds since allocation, the lower bound of its bucket (see AgeBucket); UnknownAge
+
+	// Process is which of several processes the blocks are in, an index in Snapshot.Strings: "4711 gunicorn: worker"; 0
+	// in a snapshot of one.
+	Process int32
 
 	// The smallest and the largest of the live blocks (of a sampled snapshot: of those that were sampled), bytes; both
 	// 0 where that is not known.
@@ -225,7 +239,7 @@ func (s *Snapshot) checkRecord(r *Record, total *Values) error {
 	if r.Stack < None || int(r.Stack) >= len(s.Stacks) {
 		return fmt.Errorf("stack %d of %d", r.Stack, len(s.Stacks))
 	}
-	for _, text := range [...]int32{r.Domain, r.Thread, r.Type} {
+	for _, text := range [...]int32{r.Domain, r.Thread, r.Type, r.Process} {
 		if text < 0 || text > 0 && int(text) >= len(s.Strings) {
 			return fmt.Errorf("label text %d of %d", text, len(s.Strings))
 		}

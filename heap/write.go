@@ -11,8 +11,8 @@ import (
 )
 
 // Write writes the snapshot as a gzipped pprof profile in the shape of Go's heap profile: sample types alloc_objects,
-// alloc_space, inuse_objects and inuse_space (the default), preceded by temporary_objects and peak_* where any record has such; labels type, domain and
-// thread (texts), age (seconds) and bytes (the size of the live blocks, or two: the smallest and the largest); stacks
+// alloc_space, inuse_objects and inuse_space (the default), preceded by temporary_objects and peak_* where any record has such; labels type, domain,
+// thread and, where there are several, process (texts), age (seconds) and bytes (the size of the live blocks, or two: the smallest and the largest); stacks
 // leaf first; Info, PeakTime and Timeline as comments "key: value".
 //
 // Records are written in the order of their stacks in the trie.
@@ -172,6 +172,7 @@ type labelTexts struct {
 	strings                            []uint64 // for each of the snapshot's strings
 	domain, thread, typ, age, ageUnits uint64
 	size, sizeUnits                    uint64
+	process                            uint64 // 0 where no record has it
 	scratch                            []byte
 }
 
@@ -180,6 +181,9 @@ func (e *encoder) labels() *labelTexts {
 		strings: make([]uint64, max(1, len(e.s.Strings))),
 		domain:  e.text(keyDomain), thread: e.text(keyThread), typ: e.text(keyType),
 		age: e.text(keyAge), ageUnits: e.text(unitAge), size: e.text(keySize), sizeUnits: e.text(unitBytes),
+	}
+	if slices.ContainsFunc(e.s.Records, func(r Record) bool { return r.Process != 0 }) {
+		l.process = e.text(keyProcess)
 	}
 	for i, t := range e.s.Strings {
 		l.strings[i] = e.text(t)
@@ -192,7 +196,7 @@ func (l *labelTexts) append(body []byte, r *Record) []byte {
 	for _, label := range [...]struct {
 		key  uint64
 		text int32
-	}{{l.domain, r.Domain}, {l.thread, r.Thread}, {l.typ, r.Type}} {
+	}{{l.domain, r.Domain}, {l.thread, r.Thread}, {l.typ, r.Type}, {l.process, r.Process}} {
 		if label.text == 0 {
 			continue
 		}
@@ -219,35 +223,87 @@ func (l *labelTexts) number(body []byte, key, v, units uint64) []byte {
 	return appendBytes(body, sampleLabel, l.scratch)
 }
 
-// locations writes a location for each frame and one for the absent stack, their functions and the mapping.
+// pythonMapping is the number of the mapping of Python code.
+const pythonMapping = 1
+
+// locations writes a location for each frame and one for the absent stack, their functions and the mappings.
 func (e *encoder) locations() {
-	body := appendVarint(nil, mappingID, 1)
-	body = appendVarint(body, mappingFile, e.text(mappingName))
-	body = appendVarint(body, mappingHasFunctions, 1)
-	body = appendVarint(body, mappingHasFilenames, 1)
-	body = appendVarint(body, mappingHasLineNumbers, 1)
-	e.emit(profileMapping, body)
+	e.mapping(pythonMapping, mappingName, "", true)
+	mappings := e.modules()
 
 	functions := map[Frame]uint64{}
-	var line []byte
+	var body, line []byte
 	for i := range len(e.s.Frames) + 1 {
 		f := Frame{Func: noStack}
 		if i < len(e.s.Frames) {
 			f = e.s.Frames[i]
 		}
-		line = appendVarint(line[:0], lineFunction, e.function(functions, f))
-		line = appendVarint(line, lineLine, uint64(f.Line))
 		body = appendVarint(body[:0], locationID, uint64(i+1))
-		body = appendVarint(body, locationMapping, 1)
-		body = appendBytes(body, locationLine, line)
+		if f.Native() {
+			body = appendVarint(body, locationMapping, mappings[module{f.Module, f.BuildID}])
+			body = appendVarint(body, locationAddress, f.Addr)
+		} else {
+			body = appendVarint(body, locationMapping, pythonMapping)
+		}
+		if !f.Native() || f.symbolized() {
+			line = appendVarint(line[:0], lineFunction, e.function(functions, f))
+			line = appendVarint(line, lineLine, uint64(f.Line))
+			body = appendBytes(body, locationLine, line)
+		}
 		e.emit(profileLocation, body)
 	}
+}
+
+// module is an ELF object.
+type module struct{ path, buildID string }
+
+// symbolized tells whether anything is known of a frame of machine code but its address.
+func (f Frame) symbolized() bool {
+	return f.Func != "" || f.File != "" || f.Line != 0 || f.FirstLine != 0
+}
+
+// modules writes a mapping for each ELF object and returns their numbers. One of which something is symbolized counts as
+// symbolized, so that pprof leaves it alone.
+func (e *encoder) modules() map[module]uint64 {
+	var order []module
+	symbolized := map[module]bool{}
+	for _, f := range e.s.Frames {
+		if !f.Native() {
+			continue
+		}
+		m := module{f.Module, f.BuildID}
+		if _, known := symbolized[m]; !known {
+			order = append(order, m)
+		}
+		symbolized[m] = symbolized[m] || f.symbolized()
+	}
+	numbers := map[module]uint64{}
+	for i, m := range order {
+		numbers[m] = uint64(pythonMapping + 1 + i)
+		e.mapping(numbers[m], m.path, m.buildID, symbolized[m])
+	}
+	return numbers
+}
+
+// mapping writes a mapping.
+func (e *encoder) mapping(id uint64, file, buildID string, symbolized bool) {
+	body := appendVarint(nil, mappingID, id)
+	body = appendVarint(body, mappingFile, e.text(file))
+	if buildID != "" {
+		body = appendVarint(body, mappingBuildID, e.text(buildID))
+	}
+	if symbolized {
+		body = appendVarint(body, mappingHasFunctions, 1)
+		body = appendVarint(body, mappingHasFilenames, 1)
+		body = appendVarint(body, mappingHasLineNumbers, 1)
+	}
+	e.emit(profileMapping, body)
 }
 
 // function returns the number of the function of f, which it writes when it is new. The system name stays empty: where
 // both names are equal, pprof takes them for C++ and cuts what stands in angle brackets, all of "<module>".
 func (e *encoder) function(functions map[Frame]uint64, f Frame) uint64 {
-	f.Line = 0
+	f = Frame{Func: f.Func, File: f.File, FirstLine: f.FirstLine}
 	n, ok := functions[f]
 	if !ok {
 		n = uint64(len(functions) + 1)

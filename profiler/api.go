@@ -46,6 +46,7 @@ type AttachOptions struct {
 	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
 	// is. Sampling cannot tell.
 	Temporary int
+	Follow    bool // forked children get tables of their own, and so do theirs
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.
@@ -119,6 +120,10 @@ type Status struct {
 	Resident      uint64   // bytes of the whole process in memory, where it is tracked
 	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
+	Follows       bool     // forked children are followed
+	Followed      uint64   // forked children that have got tables of their own
+	NotFollowed   uint64   // forked children that could not: no address space
+	Parent        int      // of a followed child: its parent's pid, as that one sees it itself; 0: it was attached to
 	NotSeen       []string // what is not seen and why, a sentence each
 }
 

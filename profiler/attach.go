@@ -54,6 +54,9 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 	if err != nil {
 		return nil, err
 	}
+	if o.Follow {
+		result.Notes = append(result.Notes, pl.follow()...)
+	}
 	fault.Point("attach/prepared")
 	report, err := pl.place(ctx)
 	if err != nil {
@@ -136,7 +139,7 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
 		return nil, err
 	}
-	if err := pl.planMemory(status); err != nil {
+	if err := pl.planMemory(status, o.Follow); err != nil {
 		return nil, err
 	}
 	h.Config.Temporary = uint32(o.Temporary)
@@ -150,8 +153,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	return pl, nil
 }
 
-// planMemory decides how large the tables may be.
-func (pl *placing) planMemory(status proc.Status) error {
+// planMemory decides how large the tables may be. With children that are followed there must be room for another's
+// beside them.
+func (pl *placing) planMemory(status proc.Status, follow bool) error {
 	for nr, name := range map[uint64]string{unix.SYS_MMAP: "mmap", unix.SYS_MADVISE: "madvise", unix.SYS_MUNMAP: "munmap"} {
 		if ok, known := pl.plan.Allowed(nr); known && !ok {
 			return &SeccompError{Pid: pl.t.proc.Pid, Call: name}
@@ -166,9 +170,13 @@ func (pl *placing) planMemory(status proc.Status) error {
 		return err
 	}
 	const roomy = 64 << 30
-	budget := min(roomy, machine.commit/2)
+	part := uint64(2)
+	if follow {
+		part = 4
+	}
+	budget := min(roomy, machine.commit/part)
 	if limits.AddressSpace != proc.Unlimited {
-		budget = min(budget, (limits.AddressSpace-min(limits.AddressSpace, status.VmSize))/2)
+		budget = min(budget, (limits.AddressSpace-min(limits.AddressSpace, status.VmSize))/part)
 	}
 	// The most that is not above the budget and has a size that is ours alone.
 	most := budget - (budget-reserveMark)%reserveModulus
@@ -233,6 +241,10 @@ func (pl *placing) hook(domains []Domain) error {
 	if err := pl.fillLedger(domains); err != nil {
 		return err
 	}
+	// Before there is a header, so that whoever finds one is told whose it is.
+	if err := agent.WriteFlag(m, pl.base+agent.FlagOffset, agent.Flag{Tables: agent.TablesOwn}); err != nil {
+		return err
+	}
 	if err := agent.WriteHeader(m, pl.base+agent.TablesOffset, h); err != nil {
 		return err
 	}
@@ -250,7 +262,7 @@ func (pl *placing) hook(domains []Domain) error {
 		return err
 	}
 	fault.Point("attach/state")
-	first := agent.Flag{UntilSample: int64(rand.ExpFloat64() * float64(h.Config.SampleBytes))}
+	first := agent.Flag{Tables: agent.TablesOwn, UntilSample: int64(rand.ExpFloat64() * float64(h.Config.SampleBytes))}
 	if err := agent.WriteFlag(m, pl.base+agent.FlagOffset, first); err != nil {
 		return err
 	}

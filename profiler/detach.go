@@ -104,6 +104,12 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	d := &Detachment{}
 	// A forked child shares its parent's tables: they are not its to write.
 	own := a.header != nil && !a.forked
+	if a.header != nil && a.forked {
+		var err error
+		if own, err = t.keepInherited(a); err != nil {
+			return nil, err
+		}
+	}
 	if a.header != nil {
 		if own {
 			if err := writeState(t.mem, a.image, agent.StateUnhooking); err != nil {
@@ -147,6 +153,30 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	}
 	d.Unmapped = true
 	return d, t.verifyGone(a)
+}
+
+// keepInherited makes sure that a forked child which has its parent's tables makes no fresh ones from now on. Where it
+// just has, they are its own, and a is told so.
+func (t *target) keepInherited(a *placed) (own bool, err error) {
+	at := a.flagAt() + agent.FlagTablesOffset
+	whose, err := mem.U64(t.mem, at)
+	if err != nil {
+		return false, err
+	}
+	if whose != agent.TablesOwn {
+		if err := mem.PutU64(t.mem, at, agent.TablesLeft); err != nil {
+			return false, err
+		}
+	}
+	flag, err := agent.ReadFlag(t.mem, a.flagAt())
+	if err != nil || flag.Active == 0 {
+		return false, err
+	}
+	if a.header, err = agent.ReadHeader(t.mem, a.tablesAt()); err != nil {
+		return false, err
+	}
+	a.forked, a.whose, a.active = false, agent.TablesOwn, true
+	return true, mem.PutU64(t.mem, at, agent.TablesOwn)
 }
 
 // clearCopies puts originals in the place of hooks in the interpreter's own data, when nobody stands in front of the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -98,6 +99,7 @@ type placed struct {
 	err    error         // why the header cannot be used, for example another version's
 	active bool          // the flag page's word
 	forked bool          // the tables are those of the process that this one was forked from
+	whose  uint64        // the flag page's word for that, agent.Tables…
 }
 
 func (a *placed) tablesAt() mem.Addr { return a.image + agent.TablesOffset }
@@ -127,6 +129,8 @@ func (t *target) locate() ([]*placed, error) {
 	var found []*placed
 	for _, m := range maps {
 		switch {
+		case isTables(m) && !hasImage(maps, m):
+			// A forked child is making these; it will move them to where its parent's are.
 		case isTables(m):
 			a := &placed{image: m.Start - agent.TablesOffset, size: m.Size() + agent.TablesOffset, tables: m}
 			h, err := agent.ReadHeader(t.mem, m.Start)
@@ -136,12 +140,12 @@ func (t *target) locate() ([]*placed, error) {
 			} else if err == nil {
 				a.header = h
 				// A flag page that was never mapped reads as inactive.
-				if flag, err := mem.U32(t.mem, a.flagAt()); err == nil {
-					a.active = flag != 0
+				if flag, err := agent.ReadFlag(t.mem, a.flagAt()); err == nil {
+					a.active, a.whose = flag.Active != 0, flag.Tables
 				}
-				if a.forked, err = t.inherited(a); err != nil {
-					return nil, err
-				}
+				// Whose the tables are is said in a page that a fork wipes: what the tables themselves say of their state
+				// is of no use, since it is the other process's.
+				a.forked = a.whose != agent.TablesOwn
 			}
 			found = append(found, a)
 		case isReservation(m):
@@ -149,17 +153,6 @@ func (t *target) locate() ([]*placed, error) {
 		}
 	}
 	return found, nil
-}
-
-// inherited reports whether an agent came with a fork: its hooks are the target's own, its tables are shared with the
-// process that they were made for. That one has another pid or began at another time, and its flag page is wiped here.
-// (What the tables say of their state is of no use: it is the other process's.)
-func (t *target) inherited(a *placed) (bool, error) {
-	if a.active {
-		return false, nil
-	}
-	pid, err := t.innermostPid()
-	return uint64(pid) != uint64(a.header.Config.Pid) || a.header.OwnerStart != t.proc.StartTicks(), err
 }
 
 // innermostPid is the target's pid as it sees it itself.
@@ -182,6 +175,13 @@ const tablesName = "/dev/zero"
 func isTables(m proc.Mapping) bool {
 	return m.Shared && m.Path == tablesName && m.Deleted && m.Size() > agent.MinTables &&
 		(m.Size()+agent.TablesOffset)%reserveModulus == reserveMark
+}
+
+// hasImage reports whether the agent's code is mapped where it belongs before tables.
+func hasImage(maps []proc.Mapping, tables proc.Mapping) bool {
+	return slices.ContainsFunc(maps, func(m proc.Mapping) bool {
+		return m.Start == tables.Start-agent.TablesOffset && m.Exec && !m.Shared && m.Inode == 0
+	})
 }
 
 // isReservation reports whether a mapping is a reservation in which nothing was placed.

@@ -37,6 +37,7 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.AgentText = uint64(len(image.Text))
 	s.CodeObjects = used(h.Codes, agent.CodeFirst)
 	s.Lost = h.LostThreads
+	s.Follows, s.Followed, s.NotFollowed, s.Parent = h.Config.Follow != 0, h.Followed, h.NotFollowed, int(h.Parent)
 	if s.AgentTables, err = t.proc.Resident(a.tables); err != nil {
 		return nil, err
 	}

@@ -106,7 +106,8 @@ struct ht_window {
 	u64 offset;  /* from the start of the tables, page aligned */
 	u64 entries; /* capacity */
 	u64 next;    /* bump counter, atomic (bases have none: they go with leaves) */
-	u64 pad;
+	u32 first;   /* what next was when the window was empty */
+	u32 kept;    /* bytes of an entry, in a window that a followed child begins with as it is; 0: it begins empty */
 };
 HT_ASSERT_SIZE(struct ht_window, 32);
 
@@ -292,14 +293,9 @@ struct ht_stacks {
 	u32 entry_flag;
 	u32 capacity; /* native frames of a walk */
 	u32 may_read; /* process_vm_readv */
-	struct ht_window natives;      /* two ht_native_frame[capacity] for each thread: last walk and workspace */
-	struct ht_window places;       /* ht_place[1 << HT_PLACES_LOG2] */
-	struct ht_window objects;      /* ht_object[entries]; the tracer's */
-	struct ht_window object_names; /* bytes of these; the tracer's */
-	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
 	u64 reserved[4];
 };
-HT_ASSERT_SIZE(struct ht_stacks, 360);
+HT_ASSERT_SIZE(struct ht_stacks, 200);
 
 /* ---- threads ---------------------------------------------------------------------------------------------------- */
 
@@ -411,7 +407,9 @@ struct ht_config {
 	u32 pid; /* in the target's pid namespace */
 	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
 	u32 may_write; /* process_vm_readv, process_vm_writev and mprotect */
-	u64 reserved[8];
+	u32 follow;    /* a forked child gets tables of its own, see fork.h */
+	u32 pad;
+	u64 reserved[7];
 };
 HT_ASSERT_SIZE(struct ht_config, 288);
 
@@ -467,7 +465,7 @@ struct ht_tables {
 	u64 image;       /* address of the image */
 	u64 size;        /* of the tables */
 	u64 started;     /* CLOCK_REALTIME, nanoseconds, when tracking began */
-	u64 owner;       /* pid and start time of the target, so that a forked child is told from it */
+	u64 owner;       /* pid and start time of the target, as the tracer sees them; 0 in a followed child's */
 	u64 owner_start;
 	u64 original[HT_PYTHON_DOMAINS][HT_FUNCTIONS];
 	u64 native_stacks; /* stacks have native frames */
@@ -490,6 +488,7 @@ struct ht_tables {
 	u64 timeline_step;
 	u64 pad4[2];
 
+	/* From threads to spare there are windows only: fork.h goes through all. */
 	struct ht_window threads; /* ht_thread[entries], open addressing by thread pointer, entries a power of two */
 	struct ht_window slots;   /* u32[entries]: numbers of the threads in use, in order of coming, plus 1; next counts */
 	struct ht_window frames;  /* two ht_frame[frame_capacity] for each thread: last walk and workspace */
@@ -507,6 +506,11 @@ struct ht_tables {
 	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
 	struct ht_window modules;      /* u64[entries]: dynamic sections of the modules whose slots were looked at */
+	struct ht_window natives;      /* two ht_native_frame[stacks.capacity] for each thread: last walk and workspace */
+	struct ht_window places;       /* ht_place[1 << HT_PLACES_LOG2] */
+	struct ht_window objects;      /* ht_object[entries]; the tracer's */
+	struct ht_window object_names; /* bytes of these; the tracer's */
+	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
 	struct ht_window spare[4];
 	u64 frame_capacity;
 	u64 pad2[3];
@@ -538,7 +542,12 @@ struct ht_tables {
 	u32 modules_changed; /* something was loaded or unloaded since the modules were looked at */
 	u32 modules_lock;
 	u32 mappings_lock;
-	u64 reserved[16];
+
+	/* Forked children; see fork.h. */
+	u64 followed;     /* that have got tables of their own; atomic */
+	u64 not_followed; /* that could not; atomic */
+	u64 parent;       /* of a followed child: the pid that the tables' process before it had, in its own namespace */
+	u64 reserved[13];
 
 	struct ht_stacks stacks;
 
@@ -555,8 +564,16 @@ struct ht_flag {
 	 * an allocation the long way, which looks at `active`.
 	 */
 	s64 until_sample;
+	u64 tables; /* whose the tables are: HT_TABLES_… */
+	u64 pad;
 };
-HT_ASSERT_SIZE(struct ht_flag, 16);
+HT_ASSERT_SIZE(struct ht_flag, 32);
+
+/*
+ * What a wiped page says must be that the tables came with a fork. A tracer that wants a child to stay as it is says
+ * that they are not to be replaced.
+ */
+enum { HT_TABLES_INHERITED, HT_TABLES_CHANGING, HT_TABLES_OWN, HT_TABLES_LEFT };
 
 /*
  * For each hash of an address, how many sampled blocks (and code objects) have it: what most frees look at, and no

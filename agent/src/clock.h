@@ -14,14 +14,18 @@ COLD u64 clock_call(void)
 	return (u64)now.seconds - CFG->clock_base;
 }
 
-/* Seconds since tracking began, as the live map holds them. */
+/* Seconds since tracking began. */
+INLINE u64 seconds_now(void)
+{
+	if (likely(CFG->clock_word))
+		return peek64(CFG->clock_word) - CFG->clock_base;
+	return clock_call();
+}
+
+/* The same as the live map holds it. */
 INLINE u64 epoch_now(void)
 {
-	u64 s;
-	if (likely(CFG->clock_word))
-		s = peek64(CFG->clock_word) - CFG->clock_base;
-	else
-		s = clock_call();
+	u64 s = seconds_now();
 	if (likely(s < HT_EPOCH_FINE))
 		return s;
 	s = HT_EPOCH_FINE + (s - HT_EPOCH_FINE) / HT_EPOCH_COARSE;

@@ -24,6 +24,11 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 }
 
 enum {
+	SYS_mmap = 9,
+	SYS_munmap = 11,
+	SYS_mremap = 25,
+	SYS_madvise = 28,
+	SYS_getpid = 39,
 	SYS_prctl = 157,
 	SYS_gettid = 186,
 	SYS_tgkill = 234,

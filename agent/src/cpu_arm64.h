@@ -23,6 +23,11 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 }
 
 enum {
+	SYS_mmap = 222,
+	SYS_munmap = 215,
+	SYS_mremap = 216,
+	SYS_madvise = 233,
+	SYS_getpid = 172,
 	SYS_prctl = 167,
 	SYS_gettid = 178,
 	SYS_tgkill = 131,

@@ -187,8 +187,8 @@ typedef void (*free_function)(void *, void *);
 enum { malloc_slot = HT_MALLOC, calloc_slot = HT_CALLOC, realloc_slot = HT_REALLOC, free_slot = HT_FREE };
 
 /*
- * Not tracking, or a forked child, in which the way here should not be taken often. Not never: this store may come
- * after the tracer's, who makes us active at this moment.
+ * Not tracking, or a forked child that is not followed, in which the way here should not be taken often. Not never:
+ * this store may come after the tracer's, who makes us active at this moment.
  */
 enum { INERT_BYTES = 1 << 20 };
 
@@ -197,7 +197,7 @@ INLINE int inert(void)
 	if (likely(active()))
 		return 0;
 	STORE(&ht_flag.until_sample, INERT_BYTES);
-	return 1;
+	return !fork_follow();
 }
 
 /* A request has failed: the bytes that sample_skips counted are none. */

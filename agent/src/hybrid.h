@@ -26,8 +26,7 @@ enum {
 
 INLINE struct ht_native_frame *natives_of(const struct ht_thread *t)
 {
-	struct ht_stacks *s = &T->stacks;
-	return (struct ht_native_frame *)at(s->natives.offset) + (u64)(t - thread_slots()) * 2 * s->capacity;
+	return (struct ht_native_frame *)at(T->natives.offset) + (u64)(t - thread_slots()) * 2 * T->stacks.capacity;
 }
 
 /* node_child, with a guess. */

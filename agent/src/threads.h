@@ -71,7 +71,7 @@ COLD struct ht_thread *thread_add(u64 pointer)
 		u64 i = __atomic_fetch_add(&T->slots.next, 1, __ATOMIC_RELAXED);
 		if (i < T->slots.entries)
 			STORE((u32 *)at(T->slots.offset) + i, (u32)(t - thread_slots()) + 1);
-		t->random = pointer ^ (u64)t * 0xd1342543de82ef95ull;
+		t->random = (pointer ^ (u64)t * 0xd1342543de82ef95ull) + CFG->pid * 0x9e3779b97f4a7c15ull;
 		if (CFG->sample_bytes)
 			t->until_sample = sample_distance(t);
 		t->root = node_new(t);

@@ -159,7 +159,7 @@ COLD u64 place_find(const struct ht_modules *all, u64 pc, int exact)
 /* The same of an address to return to, which is looked up again and again. */
 INLINE u64 place_of(const struct ht_modules *all, u64 pc)
 {
-	struct ht_place *p = (struct ht_place *)at(T->stacks.places.offset) +
+	struct ht_place *p = (struct ht_place *)at(T->places.offset) +
 	                     (pc * 0x9e3779b97f4a7c15ull >> (64 - HT_PLACES_LOG2));
 	u64 value = LOAD(&p->value);
 	if (likely((LOAD(&p->check) ^ value) == pc && ((value ^ all->generation) & 0xffff) == 0))

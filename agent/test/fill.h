@@ -23,7 +23,7 @@ static void fill(const char *path)
 	CHECK(fd >= 0 && size > 4096, "%s", path);
 	void *p = mmap(T, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 	CHECK(p == T && T->size == size, "map %s", path);
-	fresh_memory(&ht_flag, 4096);
+	fresh_memory(&ht_flag, 4096, MAP_PRIVATE);
 	T->config = config_of_fixture(T->config.granule_log2, T->config.instr_kind, T->config.sample_bytes);
 	CFG->clock_word = (u64)&fill_clock;
 	ht_flag.active = 1;

@@ -144,31 +144,34 @@ struct plan {
 	u32 granule_log2, instr_kind;
 	u64 sample_bytes;
 	u64 threads, frame_capacity, nodes, codes, arena, mids, leaves;
+	int shared; /* with forked children, as a target's are */
 };
 
 enum { REGION_SIZE = 1 << 29 };
 
 static void place(struct ht_window *w, u64 *at, u64 entries, u64 size, u64 first)
 {
-	*w = (struct ht_window){.offset = *at, .entries = entries, .next = first};
+	*w = (struct ht_window){.offset = *at, .entries = entries, .next = first, .first = (u32)first};
 	*at += (entries * size + 4095) & ~4095ull;
 	CHECK(*at <= REGION_SIZE, "windows of %llu bytes", *at);
 }
 
-static void fresh_memory(void *at, u64 size)
+static void fresh_memory(void *at, u64 size, int kind)
 {
-	void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	void *p = mmap(at, size, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 	CHECK(p == at, "mmap %p", at);
 }
 
 /* Fresh tables, active. What `p` leaves 0 gets a size that no test fills by chance. */
 static void tables(struct plan p)
 {
-	fresh_memory(T, REGION_SIZE);
-	fresh_memory(&ht_flag, 4096);
+	fresh_memory(T, REGION_SIZE, p.shared ? MAP_SHARED : MAP_PRIVATE);
+	fresh_memory(&ht_flag, 4096, MAP_PRIVATE);
+	CHECK(!madvise(&ht_flag, 4096, MADV_WIPEONFORK), "wipe on fork");
 	p.granule_log2 += p.granule_log2 ? 0 : 4;
 	u64 at = 4096;
 	T->magic = HT_MAGIC;
+	T->state = HT_STATE_TRACKING;
 	T->size = REGION_SIZE;
 	T->frame_capacity = p.frame_capacity ? p.frame_capacity : 256;
 	T->config = config_of_fixture(p.granule_log2, p.instr_kind, p.sample_bytes);
@@ -188,6 +191,7 @@ static void tables(struct plan p)
 	u64 leaves = p.leaves ? p.leaves : 1 << 15;
 	place(&T->bases, &at, leaves, 8, 1);
 	place(&T->leaves, &at, leaves, 8 << HT_LEAF_WORDS_LOG2, 1);
+	ht_flag.tables = HT_TABLES_OWN;
 	ht_flag.active = 1;
 }
 

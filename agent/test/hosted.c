@@ -14,6 +14,7 @@
 #include "threads.h"
 #include "sample.h"
 #include "stats.h"
+#include "fork.h"
 #include "fill.h"
 
 static const struct {
@@ -53,6 +54,9 @@ static const struct {
 	{"peak", test_peak},
 	{"timeline", test_timeline},
 	{"temporary", test_temporary},
+	{"fork", test_fork},
+	{"fork races", test_fork_races},
+	{"fork quiet", test_fork_quiet},
 };
 
 int main(int argc, char **argv)
