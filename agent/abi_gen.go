@@ -52,13 +52,15 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x11
+	NativeFunctions   = 0x13
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
 	NDlclose          = 0x10
 	NDlmopen          = 0xf
 	NDlopen           = 0xe
+	NDlsym            = 0x11
+	NDlvsym           = 0x12
 	NFree             = 0x4
 	NFreeAlignedSized = 0xa
 	NFreeSized        = 0x9
@@ -232,6 +234,17 @@ type Ledger struct {
 
 var _ [32]byte = [unsafe.Sizeof(Ledger{})]byte{}
 
+// Loaded is struct ht_loaded of abi.h.
+type Loaded struct {
+	Map     uint64
+	Dynamic uint64
+	Look    uint32
+	Again   uint16
+	Own     uint16
+}
+
+var _ [24]byte = [unsafe.Sizeof(Loaded{})]byte{}
+
 // Mapping is struct ht_mapping of abi.h.
 type Mapping struct {
 	Start  uint64
@@ -269,7 +282,7 @@ var _ [8]byte = [unsafe.Sizeof(Modules{})]byte{}
 type Name struct {
 	Hash     uint64
 	Function uint32
-	Pad      uint32
+	Usual    uint32
 }
 
 var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
@@ -334,6 +347,14 @@ type Python struct {
 }
 
 var _ [64]byte = [unsafe.Sizeof(Python{})]byte{}
+
+// Range is struct ht_range of abi.h.
+type Range struct {
+	Start uint64
+	End   uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Range{})]byte{}
 
 // Row is struct ht_row of abi.h.
 type Row struct {
@@ -413,12 +434,13 @@ type Tables struct {
 	SlotsHooked    Window
 	Mappings       Window
 	Modules        Window
+	Before         Window
 	Natives        Window
 	Places         Window
 	Objects        Window
 	ObjectNames    Window
 	Rows           Window
-	Spare          [4]Window
+	Spare          [3]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -434,15 +456,18 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [17][4]uint64
-	Stubs          [17][4]uint64
+	Native         [19][4]uint64
+	Stubs          [19][4]uint64
 	Names          [64]Name
 	Loader         uint64
-	LoaderThread   uint64
-	LoaderStack    uint64
 	SlotsMissed    uint64
+	ModulesLooks   uint64
+	OwnScope       uint32
+	Pad6           uint32
+	HasMapped      uint32
+	MayYield       uint32
 	NamesCount     uint32
-	ModulesChanged uint32
+	HasNative      uint32
 	ModulesLock    uint32
 	MappingsLock   uint32
 	Followed       uint64
@@ -451,7 +476,7 @@ type Tables struct {
 	Reserved       [13]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [145]uint64
+	Pad7           [128]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -481,6 +506,9 @@ type Thread struct {
 	Count            [8]Count
 	RecentNext       uint64
 	Recent           [8]uint64
+	OwnScope         uint64
+	LoaderStack      uint64
+	LoaderBack       uint64
 	StackLow         uint64
 	StackHigh        uint64
 	Natives          uint32
@@ -489,10 +517,10 @@ type Thread struct {
 	NativeEnd        uint32
 	NativeLeft       uint32
 	NativePad        uint32
-	Reserved         [1]uint64
+	Reserved         [6]uint64
 }
 
-var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}
+var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}
 
 // Window is struct ht_window of abi.h.
 type Window struct {

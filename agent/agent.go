@@ -10,6 +10,8 @@ import (
 	_ "embed"
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"unsafe"
 
 	"github.com/heaptap/heaptap/inject"
@@ -43,6 +45,79 @@ func Hook(img *inject.Image, domain, function int, sampled bool) (uint64, error)
 		}
 	}
 	return img.Symbol(name)
+}
+
+// NativeFunction is a function whose GOT slots are hooked.
+type NativeFunction struct {
+	Stub  string   // between "ht_native_" and the variant's number
+	Names []string // under which it is imported
+}
+
+// NativeNames are those functions, indexed by [NMalloc] and so on.
+var NativeNames = [NativeFunctions]NativeFunction{
+	NMalloc:           {"malloc", []string{"malloc"}},
+	NCalloc:           {"calloc", []string{"calloc"}},
+	NRealloc:          {"realloc", []string{"realloc"}},
+	NReallocarray:     {"reallocarray", []string{"reallocarray"}},
+	NFree:             {"free", []string{"free", "cfree"}},
+	NPosixMemalign:    {"posix_memalign", []string{"posix_memalign"}},
+	NAlignedAlloc:     {"aligned_alloc", []string{"aligned_alloc", "memalign"}},
+	NValloc:           {"valloc", []string{"valloc"}},
+	NPvalloc:          {"pvalloc", []string{"pvalloc"}},
+	NFreeSized:        {"free_sized", []string{"free_sized"}},
+	NFreeAlignedSized: {"free_aligned_sized", []string{"free_aligned_sized"}},
+	NMmap:             {"mmap", []string{"mmap", "mmap64"}},
+	NMunmap:           {"munmap", []string{"munmap"}},
+	NMremap:           {"mremap", []string{"mremap"}},
+	NDlopen:           {"dlopen", []string{"dlopen"}},
+	NDlmopen:          {"dlmopen", []string{"dlmopen"}},
+	NDlclose:          {"dlclose", []string{"dlclose"}},
+	NDlsym:            {"dlsym", []string{"dlsym"}},
+	NDlvsym:           {"dlvsym", []string{"dlvsym"}},
+}
+
+// NativeHook is the offset in the image of one variant of what takes a native function's place in slots.
+func NativeHook(img *inject.Image, function, variant int) (uint64, error) {
+	return img.Symbol(fmt.Sprintf("ht_native_%s_%d", NativeNames[function].Stub, variant))
+}
+
+// NameHash is how the agent knows a function's name (FNV-1a).
+func NameHash(name string) uint64 {
+	h := fnv.New64a()
+	io.WriteString(h, name)
+	return h.Sum64()
+}
+
+// WriteSlots writes the ledger of hooked slots, and then how many they are, into the tables at a, of which h is the header.
+func WriteSlots(w mem.Writer, a mem.Addr, h *Tables, slots []Ledger) error {
+	return writeWindow(w, a, &h.SlotsHooked, mem.Addr(unsafe.Offsetof(h.SlotsHooked)), slots)
+}
+
+// WriteModules does the same with the modules that need not be looked at.
+func WriteModules(w mem.Writer, a mem.Addr, h *Tables, modules []Loaded) error {
+	return writeWindow(w, a, &h.Modules, mem.Addr(unsafe.Offsetof(h.Modules)), modules)
+}
+
+func writeWindow[T any](w mem.Writer, a mem.Addr, win *Window, at mem.Addr, entries []T) error {
+	if uint64(len(entries)) > win.Entries {
+		return badTables("%d entries, where there is room for %d", len(entries), win.Entries)
+	}
+	win.Next = uint64(len(entries))
+	if len(entries) > 0 {
+		b := unsafe.Slice((*byte)(unsafe.Pointer(&entries[0])), uintptr(len(entries))*unsafe.Sizeof(entries[0]))
+		if err := w.WriteAt(b, a+mem.Addr(win.Offset)); err != nil {
+			return err
+		}
+	}
+	return mem.PutU64(w, a+at+mem.Addr(unsafe.Offsetof(win.Next)), win.Next)
+}
+
+// ReadSlots reads the ledger of hooked slots of the tables at a, of which h is the header.
+func ReadSlots(r mem.Reader, a mem.Addr, h *Tables) ([]Ledger, error) {
+	var b []byte
+	limit := h.Size
+	err := copyWindows(r, a, h.Size, &limit, []window{{&b, h.SlotsHooked, uint64(unsafe.Sizeof(Ledger{}))}})
+	return view[Ledger](b), err
 }
 
 // bytesOf is the memory of a value whose type has no pointers.
@@ -97,6 +172,18 @@ const FlagTablesOffset = mem.Addr(unsafe.Offsetof(Flag{}.Tables))
 
 // WriteHeader writes the header at a.
 func WriteHeader(w mem.Writer, a mem.Addr, h *Tables) error { return w.WriteAt(bytesOf(h), a) }
+
+// PutOriginal changes, in the tables at a, what stands behind the hook of an allocator's function.
+func PutOriginal(w mem.Writer, a mem.Addr, domain, function int, original uint64) error {
+	at := unsafe.Offsetof(Tables{}.Original) + uintptr(domain*Functions+function)*8
+	return mem.PutU64(w, a+mem.Addr(at), original)
+}
+
+// PutLedger changes, in the tables at a, the i-th entry of the ledger.
+func PutLedger(w mem.Writer, a mem.Addr, i int, e Ledger) error {
+	at := unsafe.Offsetof(Tables{}.Ledger) + uintptr(i)*unsafe.Sizeof(e)
+	return w.WriteAt(bytesOf(&e), a+mem.Addr(at))
+}
 
 // StateOffset is where [Tables].State stands, for a store of its own.
 const StateOffset = mem.Addr(unsafe.Offsetof(Tables{}.State))

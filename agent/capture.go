@@ -24,6 +24,7 @@ type Capture struct {
 	nodes, stats       []byte
 	threads, slots     []byte
 	timeline, resident []byte
+	mappings           []byte
 	leaves, bases      []byte
 	codes, arena       []byte
 	leafByBase         map[uint64]int
@@ -68,6 +69,7 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 	err = copyWindows(r, a, h.Size, &limit, []window{
 		{&c.nodes, nodes, nodeSize}, {&c.stats, stats, statSize}, {&c.slots, slots, 4},
 		{&c.timeline, h.Timeline, pointSize}, {&c.resident, h.Resident, pointSize},
+		{&c.mappings, h.Mappings, uint64(unsafe.Sizeof(Mapping{}))},
 	})
 	if err != nil {
 		return err
@@ -192,8 +194,42 @@ func readParts(r mem.Reader, parts []part) error {
 	return g.Wait()
 }
 
-// Blocks yields every live block, in no useful order. It yields an error and stops where the tables are damaged.
+// Blocks yields every live block, in no useful order, and behind them the mappings. It yields an error and stops where
+// the tables are damaged.
 func (c *Capture) Blocks() iter.Seq2[Block, error] {
+	return func(yield func(Block, error) bool) {
+		for b, err := range c.liveBlocks() {
+			if !yield(b, err) || err != nil {
+				return
+			}
+		}
+		c.mapped(yield)
+	}
+}
+
+// mapped yields the mappings that the target made, or what is left of each.
+func (c *Capture) mapped(yield func(Block, error) bool) {
+	stats, nodes := c.Stats(), uint32(len(c.nodes)/int(nodeSize))
+	for _, m := range view[Mapping](c.mappings) {
+		b := Block{Addr: mem.Addr(m.Start), Size: m.End - m.Start, Node: math.MaxUint32, Domain: uint8(m.Domain), Epoch: m.Epoch}
+		if uint64(m.Stat) < uint64(len(stats)) {
+			b.Node = stats[m.Stat].Node
+		}
+		bad := b.Node >= nodes || m.Domain >= Domains || m.End < m.Start
+		switch {
+		case bad && c.Running: // it was changed while it was read
+			continue
+		case bad:
+			yield(Block{}, badTables("mapping at %v has stack %d and domain %d", b.Addr, b.Node, m.Domain))
+			return
+		case !yield(b, nil):
+			return
+		}
+	}
+}
+
+// liveBlocks yields those of the live map.
+func (c *Capture) liveBlocks() iter.Seq2[Block, error] {
 	return func(yield func(Block, error) bool) {
 		bases := view[uint64](c.bases)
 		words := view[uint64](c.leaves)
@@ -219,7 +255,8 @@ func (c *Capture) Blocks() iter.Seq2[Block, error] {
 				if b.Size == SizeBig {
 					var ok bool
 					if b.Size, ok = c.bigSize(uint64(b.Addr) + 1<<granule); !ok {
-						if c.Running {
+						// One that was freed where the agent does not see it, and of which the place serves others.
+						if c.Running || c.Header.HasNative != 0 {
 							continue
 						}
 						yield(Block{}, badTables("block at %v has no size", b.Addr))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/heaptap/heaptap/mem"
 )
@@ -144,6 +146,27 @@ func TestCapture(t *testing.T) {
 			if diff := cmp.Diff(f.blocks, blocks); diff != "" {
 				t.Errorf("blocks (-agent +reader):\n%s", diff)
 			}
+			scan, err := NewScan(f.memory, tablesAt, &c.Header, 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var scanned []Block
+			for b, err := range scan.Blocks() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				scanned = append(scanned, b)
+			}
+			slices.SortFunc(scanned, byAddr)
+			if diff := cmp.Diff(f.blocks, scanned, cmpopts.IgnoreFields(Block{}, "Node")); diff != "" {
+				t.Errorf("scanned: %s", diff)
+			}
+			for _, b := range f.blocks {
+				holds := func(r Range) bool { return r.Start <= uint64(b.Addr) && uint64(b.Addr) < r.End }
+				if n := len(slices.Collect(filtered(scan.Leaves(), holds))); n != 1 {
+					t.Fatalf("block at %v is in %d leaves", b.Addr, n)
+				}
+			}
 			threads, err := ReadThreads(f.memory, tablesAt, h)
 			if err != nil || len(threads) != 1 || len(c.Threads()) != 1 || threads[0] != c.Threads()[0] {
 				t.Fatalf("threads: %d, %v; copied %d", len(threads), err, len(c.Threads()))
@@ -238,6 +261,16 @@ func smallTables() []byte {
 	words[1024] = 4990 // its size stands in the next leaf
 	words[1024+7] = word(3, 20, Mem)
 	return b
+}
+
+func filtered[T any](seq iter.Seq[T], keep func(T) bool) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for v := range seq {
+			if keep(v) && !yield(v) {
+				return
+			}
+		}
+	}
 }
 
 func TestSmallTables(t *testing.T) {
@@ -446,5 +479,33 @@ func TestReadHeader(t *testing.T) {
 	b[0]++
 	if _, err := ReadHeader(m, tablesAt); !errors.Is(err, ErrNoTables) {
 		t.Errorf("no magic: %v", err)
+	}
+}
+
+// TestBefore: what is noted of the time before tracking comes back, within the window's bounds.
+func TestBefore(t *testing.T) {
+	h := Tables{Magic: Magic, Fingerprint: Fingerprint()}
+	h.Size = h.Plan(64<<20, 1<<30, 4)
+	memory := &mem.Fake{Segments: []mem.Segment{{Addr: tablesAt, Data: make([]byte, h.Size)}}}
+	var many []Range
+	for i := range h.Before.Entries + 100 {
+		many = append(many, Range{i << 20, i<<20 + 4096})
+	}
+	for _, n := range []uint64{0, 1, 100, h.Before.Entries, h.Before.Entries + 100} {
+		if err := WriteBefore(memory, tablesAt, &h, many[:n]); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ReadBefore(memory, tablesAt, &h)
+		want := slices.Clone(many[:min(n, h.Before.Entries)])
+		if n > h.Before.Entries {
+			want[len(want)-1].End = many[n-1].End
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("%d ranges: %v %s", n, err, diff)
+		}
+	}
+	h.Before.Entries = 1 << 60
+	if got, err := ReadBefore(memory, tablesAt, &h); err == nil {
+		t.Errorf("%d ranges of damaged tables", len(got))
 	}
 }

@@ -6,9 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/arch/x86/x86asm"
 )
 
 // TestBuiltFromSources notices a forgotten rebuild without a compiler: the manifest holds the hash of the sources that
@@ -72,5 +75,61 @@ func TestImage(t *testing.T) {
 		if at, err := img.Symbol(name); err != nil || at != want {
 			t.Errorf("%s: %#x, %v; want %#x", name, at, err, want)
 		}
+	}
+}
+
+// TestLoaderHooksJump: dlopen and its like look at their return address to find whose search path to use, so that their
+// hooks must leave the stack as it was and jump. (Checked in the image for amd64.)
+func TestLoaderHooksJump(t *testing.T) {
+	img, err := Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the instructions are another CPU's")
+	}
+	for _, f := range []int{NDlopen, NDlmopen, NDlclose} {
+		for v := range NativeVariants {
+			at, err := NativeHook(img, f, v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for last := false; !last; {
+				in, err := x86asm.Decode(img.Text[at:], 64)
+				if err != nil {
+					t.Fatalf("%s: %v", NativeNames[f].Stub, err)
+				}
+				at += uint64(in.Len)
+				_, near := in.Args[0].(x86asm.Rel)
+				switch {
+				case in.Op == x86asm.RET || in.Op == x86asm.CALL && !near:
+					t.Fatalf("%s, variant %d, calls the loader instead of jumping there", NativeNames[f].Stub, v)
+				case in.Op == x86asm.JMP && !near:
+					last = true
+				}
+			}
+		}
+	}
+}
+
+// TestNativeHooks: every variant of every native function is there, and no two are the same.
+func TestNativeHooks(t *testing.T) {
+	img, err := Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, names := map[uint64]bool{}, 0
+	for f, fn := range NativeNames {
+		for v := range NativeVariants {
+			at, err := NativeHook(img, f, v)
+			if err != nil || seen[at] || at >= uint64(len(img.Text)) {
+				t.Errorf("%s, variant %d: %#x, %v", fn.Stub, v, at, err)
+			}
+			seen[at] = true
+		}
+		names += len(fn.Names)
+	}
+	if names > Names {
+		t.Errorf("%d names, where there is room for %d", names, Names)
 	}
 }

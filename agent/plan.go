@@ -18,6 +18,7 @@ const (
 	mostSlots    = 1 << 15 // GOT slots that are hooked
 	mostMappings = 1 << 15
 	mostModules  = 1 << 13
+	mostBefore   = 1 << 15
 )
 
 // maxThreads is the most records of threads that any plan has.
@@ -51,8 +52,10 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	h.TimelineStep = 1
 	place(&h.SlotsHooked, share(64<<10, 1<<10, mostSlots), uint64(unsafe.Sizeof(Ledger{})), 0)
 	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
-	place(&h.Modules, share(256<<10, 1<<10, mostModules), 8, 0)
-	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), 8
+	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Loaded{})), 0)
+	place(&h.Before, share(64<<10, 1<<10, mostBefore), uint64(unsafe.Sizeof(Range{})), 0)
+	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), uint32(unsafe.Sizeof(Loaded{}))
+	h.Before.Kept = uint32(rangeSize)
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)

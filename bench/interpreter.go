@@ -17,6 +17,7 @@ type interpreter struct {
 	Executable string            `json:"executable"` // what Path led to
 	Modules    map[string]string `json:"modules"`    // version by name, of the libraries found
 	Absent     map[string]string `json:"absent"`     // why by name, of those not found
+	library    string            // the C library of the native workloads, "" where there is none
 }
 
 func (in interpreter) String() string {
@@ -27,7 +28,9 @@ func (in interpreter) String() string {
 }
 
 // libraries are those that workloads or modes may need beside the standard library.
-func libraries() []string { return []string{"jinja2", "lark", "docutils", "memray", "tracemalloc"} }
+func libraries() []string {
+	return []string{"jinja2", "lark", "docutils", "memray", "tracemalloc", "numpy", "lxml.etree"}
+}
 
 // candidates are the interpreters to measure when none is named: Debian's, each with its libraries, as far as they are
 // there; else the python3 on the path.

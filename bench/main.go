@@ -47,6 +47,7 @@ type bench struct {
 	patience  time.Duration
 	workloads []workload
 	modes     []mode
+	allModes  bool // none was chosen: each part has its own
 	parts     []part
 	pythons   []string
 	tap       *tool
@@ -63,7 +64,11 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"overhead", false, func(b *bench, ctx context.Context, in interpreter, r *result) (err error) {
-			r.Overhead, err = b.measureOverhead(ctx, in)
+			r.Overhead, err = b.measureOverhead(ctx, in, "overhead")
+			return err
+		}},
+		{"native", false, func(b *bench, ctx context.Context, in interpreter, r *result) (err error) {
+			r.Native, err = b.measureOverhead(ctx, in, "native")
 			return err
 		}},
 		{"tables", true, func(b *bench, ctx context.Context, in interpreter, r *result) (err error) {
@@ -93,6 +98,7 @@ func parts() []part {
 type result struct {
 	Interpreter interpreter   `json:"interpreter"`
 	Overhead    *overhead     `json:"overhead,omitempty"`
+	Native      *overhead     `json:"native,omitempty"` // of the native workloads
 	Tables      *tablesReport `json:"tables,omitempty"`
 	Pauses      []attachPause `json:"pauses,omitempty"`
 	Dumps       []dumpCost    `json:"dumps,omitempty"`
@@ -137,6 +143,7 @@ func run(ctx context.Context, args []string, out, talk io.Writer) error {
 	if b.workloads, err = choose("workload", names.workloads, workloads(), workload.label); err != nil {
 		return err
 	}
+	b.allModes = names.modes == ""
 	if b.modes, err = choose("mode", names.modes, modes(), mode.label); err != nil {
 		return err
 	}
@@ -154,18 +161,18 @@ func run(ctx context.Context, args []string, out, talk io.Writer) error {
 	if names.pythons != "" {
 		b.pythons = strings.Split(names.pythons, ",")
 	}
+	scratch, err := os.MkdirTemp("", "heaptap-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
 	if b.tap = (&tool{path: names.heaptap}); names.heaptap == "" && b.needsHeaptap() {
-		dir, err := os.MkdirTemp("", "heaptap-bench-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		if b.tap, err = build(ctx, filepath.Join(dir, "heaptap")); err != nil {
+		if b.tap, err = build(ctx, filepath.Join(scratch, "heaptap")); err != nil {
 			return err
 		}
 	}
 
-	rec, err := b.measureAll(ctx)
+	rec, err := b.measureAll(ctx, scratch)
 	if err != nil {
 		return err
 	}
@@ -188,12 +195,21 @@ func (b *bench) needsHeaptap() bool {
 }
 
 // measureAll measures every part with every interpreter.
-func (b *bench) measureAll(ctx context.Context) (*record, error) {
+func (b *bench) measureAll(ctx context.Context, scratch string) (*record, error) {
+	library, absent := "", ""
+	if _, err := exec.LookPath(compiler); err != nil {
+		absent = err.Error()
+	} else if library, err = compileNative(ctx, scratch); err != nil {
+		return nil, err
+	}
 	rec := &record{Started: time.Now(), Machine: thisMachine(), Rounds: b.rounds, Quick: b.quick}
 	for _, spec := range b.pythons {
 		in, err := examine(ctx, spec)
 		if err != nil {
 			return nil, err
+		}
+		if in.library = library; absent != "" {
+			in.Absent[compiler] = absent
 		}
 		r := &result{Interpreter: in}
 		rec.Results = append(rec.Results, r)

@@ -14,6 +14,8 @@ type mode struct {
 	heaptap     bool    // by the heaptap program
 	geomean     float64 // goal for the geometric mean of the wall time ratios, 0 for none
 	worst       float64 // goal for the highest of them, 0 for none
+	native      float64 // goal for the geometric mean over native workloads, 0 for none
+	only        string  // the part that it is for when none is chosen, "" for all
 }
 
 // The two modes without tracking. The second is there to show what the measuring itself is worth: any difference from
@@ -37,20 +39,25 @@ func modes() []mode {
 	frames := func(n int) func(context.Context, *target, *tool) error {
 		return func(_ context.Context, t *target, _ *tool) error { return t.do(fmt.Sprintf("tracemalloc %d", n), nil) }
 	}
-	memray := func(python int) func(context.Context, *target, *tool) error {
+	memray := func(python, native int) func(context.Context, *target, *tool) error {
 		return func(_ context.Context, t *target, _ *tool) error {
-			return t.do(fmt.Sprintf("memray %s %d", path.Join(t.within, "memray.bin"), python), nil)
+			return t.do(fmt.Sprintf("memray %s %d %d", path.Join(t.within, "memray.bin"), python, native), nil)
 		}
 	}
 	return []mode{
 		{name: untracked, title: "no tracking", start: nothing},
 		{name: again, title: "none again", start: nothing},
-		{name: "exact", title: "heaptap exact", start: attach(), heaptap: true, geomean: 1.5, worst: 3},
+		{name: "python", title: "python domains", start: attach("--domains", "raw,mem,obj"), heaptap: true,
+			only: "native"},
+		{name: "exact", title: "heaptap exact", start: attach(), heaptap: true, geomean: 1.5, worst: 3, native: 1.3},
+		{name: "native", title: "heaptap --native", start: attach("--native"), heaptap: true, native: 2, only: "native"},
 		{name: "sampled", title: "heaptap 512K", start: attach("--sample", fmt.Sprint(sampleBytes)), heaptap: true,
 			geomean: 1.03},
-		{name: "tm1", title: "tracemalloc 1", start: frames(1), needs: "tracemalloc"},
-		{name: "tm25", title: "tracemalloc 25", start: frames(25), needs: "tracemalloc"},
-		{name: "memray", title: "memray", start: memray(0), needs: "memray"},
-		{name: "memray-py", title: "memray python", start: memray(1), needs: "memray"},
+		{name: "tm1", title: "tracemalloc 1", start: frames(1), needs: "tracemalloc", only: "overhead"},
+		{name: "tm25", title: "tracemalloc 25", start: frames(25), needs: "tracemalloc",
+			only: "overhead"},
+		{name: "memray", title: "memray", start: memray(0, 0), needs: "memray"},
+		{name: "memray-py", title: "memray python", start: memray(1, 0), needs: "memray", only: "overhead"},
+		{name: "memray-native", title: "memray --native", start: memray(0, 1), needs: "memray", only: "native"},
 	}
 }

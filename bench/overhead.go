@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -50,6 +51,7 @@ func ratios(c, base *cell, of func(*measurement) float64) []float64 {
 
 // An overhead is the comparison of all workloads and modes for one interpreter.
 type overhead struct {
+	Part      string            `json:"part"`
 	Workloads []string          `json:"workloads"`
 	Modes     []string          `json:"modes"`
 	Absent    map[string]string `json:"absent"` // why, by workload or mode
@@ -67,11 +69,18 @@ func (o *overhead) cell(workload, mode string) *cell {
 }
 
 // measureOverhead runs every workload in every mode in turn, round after round. Each round begins with another mode, so
-// that none always follows the same one.
-func (b *bench) measureOverhead(ctx context.Context, in interpreter) (*overhead, error) {
-	o := &overhead{Absent: map[string]string{}}
+// that none always follows the same one. The native part has the native workloads, the other the others.
+func (b *bench) measureOverhead(ctx context.Context, in interpreter, part string) (*overhead, error) {
+	chosen := slices.DeleteFunc(slices.Clone(b.workloads), func(w workload) bool { return w.native != (part == "native") })
+	if len(chosen) == 0 {
+		return nil, nil
+	}
+	o := &overhead{Part: part, Absent: map[string]string{}}
 	var usable []mode
 	for _, m := range b.modes {
+		if b.allModes && m.only != "" && m.only != part {
+			continue
+		}
 		if why, absent := in.Absent[m.needs]; absent {
 			o.Absent[m.name] = why
 			continue
@@ -79,7 +88,7 @@ func (b *bench) measureOverhead(ctx context.Context, in interpreter) (*overhead,
 		usable = append(usable, m)
 		o.Modes = append(o.Modes, m.name)
 	}
-	for _, w := range b.workloads {
+	for _, w := range chosen {
 		if why, absent := in.Absent[w.needs]; absent {
 			o.Absent[w.name] = why
 			continue

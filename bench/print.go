@@ -38,9 +38,11 @@ func (rec *record) failures() []string {
 	}
 	for _, r := range rec.Results {
 		in := r.Interpreter.String()
-		if r.Overhead != nil {
-			for _, f := range r.Overhead.Failures {
-				add(in, f)
+		for _, o := range []*overhead{r.Overhead, r.Native} {
+			if o != nil {
+				for _, f := range o.Failures {
+					add(in, f)
+				}
 			}
 		}
 		if r.Tables != nil {
@@ -73,6 +75,10 @@ func (rec *record) print(out io.Writer) {
 		fmt.Fprintf(out, "\n== %s ==\n", r.Interpreter)
 		if r.Overhead != nil {
 			r.Overhead.print(out)
+		}
+		if r.Native != nil {
+			fmt.Fprintln(out, "\nnative workloads")
+			r.Native.print(out)
 		}
 		if r.Tables != nil {
 			r.Tables.print(out)
@@ -218,11 +224,15 @@ func (o *overhead) printGoals(out io.Writer) {
 	for _, m := range o.columnsOf() {
 		all := o.medians(m.name, wall)
 		whole := len(all) == len(o.Workloads)
-		if m.geomean > 0 {
-			goal(out, m.title+", geometric mean of wall time", geomean(all), m.geomean, "%.3f", whole)
+		mean, worst := m.geomean, m.worst
+		if o.Part == "native" {
+			mean, worst = m.native, 0
 		}
-		if m.worst > 0 {
-			goal(out, m.title+", highest of wall time", quantile(all, 1), m.worst, "%.2f", whole)
+		if mean > 0 {
+			goal(out, m.title+", geometric mean of wall time", geomean(all), mean, "%.3f", whole)
+		}
+		if worst > 0 {
+			goal(out, m.title+", highest of wall time", quantile(all, 1), worst, "%.2f", whole)
 		}
 	}
 	for _, w := range o.Workloads {

@@ -38,7 +38,7 @@ func start(ctx context.Context, in interpreter) (*target, error) {
 	if in.Root != "" {
 		parent = filepath.Join(in.Root, "tmp")
 	}
-	dir, err := stage(parent)
+	dir, err := stage(parent, in.library)
 	if err != nil {
 		return nil, err
 	}

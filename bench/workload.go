@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"embed"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-//go:embed workloads/*.py
+//go:embed workloads/*.py workloads/*.c
 var programs embed.FS
 
 // A workload is one Python module in workloads/, and the sizes to run it with.
@@ -19,6 +22,7 @@ type workload struct {
 	small    int    // for -quick, and to warm every run up
 	needs    string // a library that must be there, "" for the standard library
 	retained bool   // what it allocates stays alive after the run: its tables are weighed against it
+	native   bool   // most of what it allocates, C code allocates with malloc
 }
 
 func workloads() []workload {
@@ -39,6 +43,16 @@ func workloads() []workload {
 		{name: "templates", title: "Jinja2 pages", size: 1_600, small: 5, needs: "jinja2"},
 		{name: "grammar", title: "Lark grammar", size: 14_000, small: 20, needs: "lark"},
 		{name: "markup", title: "Docutils documents", size: 350, small: 5, needs: "docutils"},
+
+		{name: "cwords", title: "C: tables of words", size: 6_000, small: 10, needs: compiler, native: true},
+		{name: "ctrees", title: "C: malloc and free alone", size: 45_000, small: 20, needs: compiler, native: true},
+		{name: "cbuffers", title: "C: buffers grown by realloc", size: 110_000, small: 100, needs: compiler, native: true},
+		{name: "cthreads", title: "C: four threads without the GIL", size: 1_500, small: 5, needs: compiler, native: true},
+		{name: "arrays", title: "NumPy temporaries", size: 70_000, small: 20, needs: "numpy", native: true},
+		{name: "xmltrees", title: "lxml documents", size: 3_000, small: 3, needs: "lxml.etree", native: true},
+		{name: "database", title: "SQLite in memory", size: 4_500, small: 3, native: true},
+		{name: "zipped", title: "zlib and hashes", size: 75_000, small: 20, native: true},
+		{name: "mixed", title: "JSON, SQLite, zlib, hashes", size: 40_000, small: 20, native: true},
 	}
 }
 
@@ -53,8 +67,30 @@ func growing() []workload {
 	}
 }
 
-// stage writes the Python programs to a new directory below parent, which the caller removes.
-func stage(parent string) (string, error) {
+// compiler is what workloads need that call into native.c.
+const compiler = "gcc"
+
+// compileNative builds the C library of the native workloads, with the debug information and optimisation that
+// distributions build theirs with.
+func compileNative(ctx context.Context, dir string) (string, error) {
+	source, err := programs.ReadFile("workloads/native.c")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, nativeLibrary)
+	cmd := exec.CommandContext(ctx, compiler, "-x", "c", "-O2", "-g", "-shared", "-fPIC", "-o", path, "-")
+	cmd.Stdin = bytes.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the workloads' C library: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return path, nil
+}
+
+const nativeLibrary = "native.so"
+
+// stage writes the Python programs, and the C library if there is one, to a new directory below parent, which the caller
+// removes.
+func stage(parent, library string) (string, error) {
 	dir, err := os.MkdirTemp(parent, "heaptap-bench-")
 	if err != nil {
 		return "", fmt.Errorf("stage workloads: %w", err)
@@ -75,6 +111,16 @@ func stage(parent string) (string, error) {
 		if err := os.WriteFile(filepath.Join(dir, f.Name()), text, 0o644); err != nil {
 			return "", fmt.Errorf("stage workloads: %w", err)
 		}
+	}
+	if library == "" {
+		return dir, nil
+	}
+	code, err := os.ReadFile(library)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, nativeLibrary), code, 0o755)
+	}
+	if err != nil {
+		return "", fmt.Errorf("stage workloads: %w", err)
 	}
 	return dir, nil
 }

@@ -3,39 +3,15 @@ package call
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/mem"
 )
 
-func TestParseBlocked(t *testing.T) {
-	got, err := parseBlocked("202 0x7f1 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd10 0x7f2030\n")
-	want := blockedState{in: true, nr: 202, args: [maxArgs]uint64{0x7f1, 0x189, 0, 0, 0, 0xffffffff}, sp: 0x7ffd10,
-		pc: 0x7f2030}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(blockedState{})); diff != "" || err != nil {
-		t.Error(diff, err)
-	}
-	if got, err := parseBlocked("running\n"); got != (blockedState{}) || err != nil {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := parseBlocked("-1 0x10 0x20\n"); got != (blockedState{sp: 0x10, pc: 0x20}) || err != nil {
-		t.Errorf("%+v, %v", got, err)
-	}
-	for _, bad := range []string{"", "x", "1 2", "1 0x1 0x2", "1 a b c d e f g z", "walking"} {
-		if got, err := parseBlocked(bad); err == nil {
-			t.Errorf("%q: %+v", bad, got)
-		}
-	}
-}
-
-func FuzzParseBlocked(f *testing.F) {
-	f.Add("202 0x7f1 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd10 0x7f2030\n")
-	f.Add("-1 0x10 0x20")
-	f.Fuzz(func(t *testing.T, line string) {
-		if c, err := parseBlocked(line); err == nil && c.in {
-			rankCall(c.nr, &c.args)
-		}
+func FuzzRankCall(f *testing.F) {
+	f.Add(uint64(unix.SYS_FUTEX), uint64(128), uint64(1), uint64(0))
+	f.Fuzz(func(t *testing.T, nr, second, third, fourth uint64) {
+		rankCall(nr, &[maxArgs]uint64{0, second, third, fourth})
 	})
 }
 

@@ -3,10 +3,7 @@ package call
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -73,67 +70,23 @@ func rank(p *proc.Process, tid int) int {
 	case 'R':
 		return rankRunning
 	}
-	c, err := blockedCall(p, tid)
+	c, err := p.Blocked(tid)
 	switch {
 	case err != nil:
 		return rankTimed // unknown: not the first to try
-	case !c.in:
+	case !c.In:
 		return rankRunning
 	}
-	return rankCall(c.nr, &c.args)
-}
-
-// blockedState is a line of /proc/PID/task/TID/syscall: "running"; -1, stack pointer, program counter; or the number
-// of the system call that the thread is in, six arguments, stack pointer, program counter.
-type blockedState struct {
-	in     bool // in a system call
-	nr     uint64
-	args   [maxArgs]uint64
-	sp, pc mem.Addr
-}
-
-func blockedCall(p *proc.Process, tid int) (blockedState, error) {
-	b, err := os.ReadFile(p.Path("task", strconv.Itoa(tid), "syscall"))
-	if err != nil {
-		return blockedState{}, fmt.Errorf("thread %d: %w", tid, err)
-	}
-	return parseBlocked(string(b))
-}
-
-func parseBlocked(line string) (blockedState, error) {
-	var c blockedState
-	f := strings.Fields(line)
-	if len(f) == 1 && f[0] == "running" {
-		return c, nil
-	}
-	if len(f) < 3 {
-		return c, fmt.Errorf("system call line %.80q: %d fields", line, len(f))
-	}
-	nr, err := strconv.ParseInt(f[0], 10, 64)
-	if err != nil || nr >= 0 && len(f) != 3+maxArgs {
-		return c, fmt.Errorf("system call line %.80q: not understood", line)
-	}
-	values := make([]uint64, len(f)-1)
-	for i, s := range f[1:] {
-		if values[i], err = strconv.ParseUint(strings.TrimPrefix(s, "0x"), 16, 64); err != nil {
-			return c, fmt.Errorf("system call line %.80q: %w", line, err)
-		}
-	}
-	if nr >= 0 {
-		c.in, c.nr = true, uint64(nr)
-		copy(c.args[:], values)
-	}
-	c.sp, c.pc = mem.Addr(values[len(values)-2]), mem.Addr(values[len(values)-1])
-	return c, nil
+	return rankCall(c.Nr, &c.Args)
 }
 
 // blockedAt is where a thread that does not stop stands, as far as /proc tells; zeros where it does not.
 func (pl *Plan) blockedAt(tid int) (pc, sp mem.Addr) {
-	c, err := blockedCall(pl.process, tid)
+	c, err := pl.process.Blocked(tid)
 	if err != nil {
 		return 0, 0
 	}
-	return c.pc, c.sp
+	return c.PC, c.SP
 }
 
 // rankCall ranks by the system call that a thread is blocked in.

@@ -211,22 +211,49 @@ func (in *Interpreter) unwrap(r mem.Reader, al allocator, s *AllocatorState) (al
 			s.Foreign = true
 			return al, nil
 		}
-		// debug_alloc_api_t is {char api_id; PyMemAllocatorEx alloc}, the id padded to 8 bytes; tracemalloc's context is
-		// the saved allocator itself, which begins with a context: NULL or an address.
-		id, err := mem.U64(r, al.ctx)
+		at, debug, err := wrapped(r, al.ctx)
 		if err != nil {
 			return al, err
 		}
-		at := al.ctx
-		if slices.Contains([]uint64{'r', 'm', 'o'}, id&0xff) && id < 4096 {
-			s.Debug = true
-			at += 8
-		} else {
-			s.Tracing = true
-		}
+		s.Debug, s.Tracing = s.Debug || debug, s.Tracing || !debug
 		if al, err = in.readAllocator(r, at); err != nil {
 			return al, err
 		}
 	}
 	return al, fmt.Errorf("allocators wrapped %d times", maxWrapping)
+}
+
+// wrapped is the place of the allocator that the one with this context has wrapped, and whether that is a debug allocator:
+// debug_alloc_api_t is {char api_id; PyMemAllocatorEx alloc}, the id padded to 8 bytes; tracemalloc's context is the saved
+// allocator itself, which begins with a context: NULL or an address.
+func wrapped(r mem.Reader, context mem.Addr) (at mem.Addr, debug bool, err error) {
+	id, err := mem.U64(r, context)
+	if slices.Contains([]uint64{'r', 'm', 'o'}, id&0xff) && id < 4096 {
+		return context + 8, true, err
+	}
+	return context, false, err
+}
+
+// Reaches reports whether a call through a domain's allocator comes to code between from and to: at once, or by way of
+// what the debug allocators and tracemalloc have wrapped.
+func (in *Interpreter) Reaches(r mem.Reader, d Domain, from, to mem.Addr) (bool, error) {
+	al, err := in.readAllocator(r, in.Allocators[d])
+	for range maxWrapping {
+		if err != nil {
+			return false, err
+		}
+		for _, f := range []mem.Addr{al.malloc, al.calloc, al.realloc, al.free} {
+			if f >= from && f < to {
+				return true, nil
+			}
+		}
+		if al.ctx == 0 || !in.Module.Writable(al.ctx) {
+			return false, nil
+		}
+		var at mem.Addr
+		if at, _, err = wrapped(r, al.ctx); err == nil {
+			al, err = in.readAllocator(r, at)
+		}
+	}
+	return false, fmt.Errorf("allocators wrapped %d times", maxWrapping)
 }

@@ -39,6 +39,25 @@ func dataRefs(r mem.Reader, entry mem.Addr) ([]mem.Addr, error) {
 	return refs, err
 }
 
+// constantRefs lists the addresses that a function's first instructions load, as such: those of its constants.
+func constantRefs(r mem.Reader, entry mem.Addr) ([]mem.Addr, error) {
+	var refs []mem.Addr
+	err := decode(r, entry, func(inst x86asm.Inst, next mem.Addr) bool {
+		switch arg := inst.Args[1].(type) {
+		case x86asm.Mem:
+			if inst.Op == x86asm.LEA && arg.Base == x86asm.RIP {
+				refs = append(refs, next+mem.Addr(disp(arg)))
+			}
+		case x86asm.Imm:
+			if inst.Op == x86asm.MOV {
+				refs = append(refs, mem.Addr(arg))
+			}
+		}
+		return false
+	})
+	return refs, err
+}
+
 // disp is a displacement as the CPU uses it. The decoder gives one without a base register, such as that of
 // fs:0xffffffe8, unsigned; in 64-bit mode all are sign-extended (Intel SDM volume 2, 2.2.1.3).
 func disp(m x86asm.Mem) int64 { return int64(int32(m.Disp)) }

@@ -16,4 +16,6 @@ var errCPU = errors.New("code of this CPU is not understood")
 
 func dataRefs(mem.Reader, mem.Addr) ([]mem.Addr, error) { return nil, errCPU }
 
+func constantRefs(mem.Reader, mem.Addr) ([]mem.Addr, error) { return nil, errCPU }
+
 func sizeShift(mem.Reader, mem.Addr) (uint, bool, error) { return 0, false, errCPU }

@@ -24,6 +24,9 @@ func (c *candidate) examine() (*Interpreter, error) {
 		return nil, c.unsupported("this release is not known to this heaptap")
 	}
 	steps := []func(*Interpreter) error{c.runtime, c.ready, c.functions, c.allocators, c.probe}
+	if c.starting {
+		steps = []func(*Interpreter) error{c.runtime, c.certain, c.functions, c.allocators}
+	}
 	for _, step := range steps {
 		if err := step(in); err != nil {
 			return nil, err
@@ -99,6 +102,9 @@ func (c *candidate) version() (Version, error) {
 		return versionHex(h), err
 	}
 	v, found, err := writtenVersion(c.reader, c.id.Module)
+	if err == nil && !found && c.starting {
+		v, found, err = c.constantVersion()
+	}
 	if err == nil && !found {
 		err = c.notReady("it is still starting: its version text is not there yet")
 	}

@@ -37,10 +37,11 @@ var wrappers = [NumDomains]string{"PyMem_RawMalloc", "PyMem_Malloc", "PyObject_M
 
 // finder is one search.
 type finder struct {
-	process *proc.Process
-	reader  mem.Reader
-	modules []*dso.Module
-	maps    []proc.Mapping
+	process  *proc.Process
+	reader   mem.Reader
+	modules  []*dso.Module
+	maps     []proc.Mapping
+	starting bool // the interpreter need not be initialised
 }
 
 // candidate is a module that holds an interpreter.
@@ -54,20 +55,19 @@ type candidate struct {
 // initialised one is taken. The error wraps a *[NotPythonError], *[UnsupportedError] or *[NotReadyError], or is that of
 // a read that failed.
 func Find(p *proc.Process, r mem.Reader) (*Interpreter, error) {
-	in, err := find(p, r)
+	in, err := (&finder{process: p, reader: r}).find()
 	if err != nil {
 		return nil, fmt.Errorf("find Python in process %d: %w", p.Pid, err)
 	}
 	return in, nil
 }
 
-func find(p *proc.Process, r mem.Reader) (*Interpreter, error) {
-	f := &finder{process: p, reader: r}
+func (f *finder) find() (*Interpreter, error) {
 	var err error
-	if f.maps, err = p.Maps(); err != nil {
+	if f.maps, err = f.process.Maps(); err != nil {
 		return nil, err
 	}
-	if f.modules, err = dso.Modules(p, r); err != nil {
+	if f.modules, err = dso.Modules(f.process, f.reader); err != nil {
 		return nil, f.unreadable(err)
 	}
 	candidates, err := f.candidates()

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
 )
 
@@ -202,4 +203,41 @@ func eachPython(t *testing.T, test func(t *testing.T, p program)) {
 	for _, p := range interpreters(t) {
 		t.Run(p.String(), func(t *testing.T) { test(t, p) })
 	}
+}
+
+// torn is memory in which the first reads of one place meet a change, as of a frame that has ended meanwhile.
+type torn struct {
+	mem.Reader
+	at   mem.Addr
+	left int
+}
+
+func (r *torn) ReadAt(p []byte, a mem.Addr) error {
+	const near = 64 // bytes: where a frame says what comes next
+	if a < r.at+near && r.at < a+mem.Addr(len(p)) && r.left > 0 {
+		r.left--
+		return &mem.Fault{Op: "read", Addr: a, Len: len(p), Err: syscall.EFAULT}
+	}
+	return r.Reader.ReadAt(p, a)
+}
+
+// A layout is not called wrong because a busy thread was never met at rest in a hundred tries.
+func TestProbeBusy(t *testing.T) {
+	eachPython(t, func(t *testing.T, p program) {
+		tg := startPython(t, p)
+		in := tg.find()
+		threads, err := in.threads(tg.mem)
+		if err != nil || len(threads) != 1 {
+			t.Fatal(threads, err)
+		}
+		chain, err := in.chain(tg.mem, threads[0])
+		if err != nil || len(chain) == 0 {
+			t.Fatal(chain, err)
+		}
+		busy := &torn{tg.mem, chain[len(chain)-1].addr, 3 * maxTries}
+		c := &candidate{finder: &finder{process: tg.proc, reader: busy}, id: in.Identity}
+		if frames, err := c.probeFrames(in, threads); err != nil || frames != len(chain) || busy.left != 0 {
+			t.Errorf("%d frames of %d, %v; %d torn reads were not made", frames, len(chain), err, busy.left)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/heaptap/heaptap/mem"
 )
@@ -21,15 +22,11 @@ func (c *candidate) probe(in *Interpreter) error {
 	if name != "code" {
 		return misfit("PyCode_Type is named %q", name)
 	}
-	states, err := in.States(c.reader)
+	threads, err := in.threads(c.reader)
 	if errors.Is(err, ErrBusy) {
 		return misfit("%v", err)
 	} else if err != nil {
 		return err
-	}
-	var threads []ThreadState
-	for _, s := range states {
-		threads = append(threads, s.Threads...)
 	}
 	if len(threads) == 0 {
 		return c.notReady("it has no threads")
@@ -108,14 +105,41 @@ func (c *candidate) threadIDs(threads []ThreadState) bool {
 	return false
 }
 
+// threads lists the threads of all interpreters.
+func (in *Interpreter) threads(r mem.Reader) ([]ThreadState, error) {
+	states, err := in.States(r)
+	if err != nil {
+		return nil, err
+	}
+	var threads []ThreadState
+	for _, s := range states {
+		threads = append(threads, s.Threads...)
+	}
+	return threads, nil
+}
+
+const (
+	probedThreads = 64
+	probeFor      = time.Second // at least, before a chain that never held together counts as a wrong layout
+)
+
 // probeFrames returns how many frames the first whole chain had. A chain that changes while it is read gives errors
-// like a wrong layout does, so each thread is tried often, and one whole chain of any is enough.
+// like a wrong layout does, so that each thread is tried often and one whole chain of any is enough. On a machine with
+// too few processors a hundred tries may all meet the same busy thread or threads that have ended: so the threads are
+// listed anew for each, and a busy process has some time.
 func (c *candidate) probeFrames(in *Interpreter, threads []ThreadState) (int, error) {
 	var last error
 	idle := 0
-	for range maxTries {
+	began := time.Now()
+	for try := 0; try < maxTries || time.Since(began) < probeFor; try++ {
+		if try > 0 {
+			if now, err := in.threads(c.reader); err == nil && len(now) > 0 {
+				threads = now
+			}
+		}
+		threads = threads[:min(len(threads), probedThreads)]
 		idle = 0
-		for _, t := range threads[:min(len(threads), 64)] {
+		for _, t := range threads {
 			chain, err := in.chain(c.reader, t)
 			if err == nil && len(chain) == 0 {
 				idle++

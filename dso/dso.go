@@ -115,3 +115,6 @@ type Symbol struct {
 	Type    elf.SymType
 	Bind    elf.SymBind
 }
+
+// DynamicSection is where the module's dynamic section stands, 0 if it has none.
+func (m *Module) DynamicSection() mem.Addr { return m.dynamic.addr }

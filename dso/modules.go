@@ -185,54 +185,32 @@ func (s *scan) gone(mp proc.Mapping, err error) error {
 	return err
 }
 
-// link is one entry of the loader's list.
-type link struct{ bias, dynamic mem.Addr }
-
-// links follows the loader's list: DT_DEBUG of the program points to r_debug {int version; link_map *map@8; ...}, each
-// link_map is {l_addr, l_name, l_ld, l_next, l_prev} (link.h, the same in glibc and musl). The list changes under us
-// while the target loads a library, so it ends quietly at what cannot be read.
-// Where the loader itself was called as a program, another module than the first has DT_DEBUG.
-func (s *scan) links() []link {
-	i := slices.IndexFunc(s.modules, func(m *Module) bool { return m.dynamic.debug != 0 })
-	if i < 0 {
+// links follows the loader's list. Where the loader itself was called as a program, another module than the first has
+// DT_DEBUG.
+func (s *scan) links() []Link {
+	loader := Loader(s.modules)
+	if loader == 0 {
 		return nil
 	}
-	debug := s.modules[i].dynamic.debug
-	at, err := mem.Pointer(s.reader, debug+8)
-	if err != nil {
-		return nil
-	}
-	var out []link
-	seen := make(map[mem.Addr]bool)
-	for at != 0 && len(out) < maxLinks && !seen[at] {
-		seen[at] = true
-		b, err := mem.Bytes(s.reader, at, 32)
-		if err != nil {
-			break
-		}
-		word := func(i int) mem.Addr { return mem.Addr(binary.LittleEndian.Uint64(b[i*8:])) }
-		out = append(out, link{bias: word(0), dynamic: word(2)}) // a mapping's name is at least as good as l_name
-		at = word(3)
-	}
-	return out
+	return Links(s.reader, loader)
 }
 
 // order puts the modules in the loader's order, and adds those that only the loader knows of: a program that moved its
 // code to huge pages has no executable mapping of the file any more.
 //
 // The loader's first is the program. The kernel takes for it a loader that was called as one (ld.so PROGRAM).
-func (s *scan) order(links []link) {
+func (s *scan) order(links []Link) {
 	rank := make(map[*Module]int)
 	for i, l := range links {
-		if !s.known(l.dynamic) {
+		if !s.known(l.Dynamic) {
 			if mp, ok := s.header(l); ok {
-				if m, err := s.headerAt(mp); err == nil && m.Contains(l.dynamic) {
+				if m, err := s.headerAt(mp); err == nil && m.Contains(l.Dynamic) {
 					s.modules = append(s.modules, m)
 				}
 			}
 		}
 		for _, m := range s.modules {
-			if m.dynamic.addr == l.dynamic && m.dynamic.addr != 0 {
+			if m.dynamic.addr == l.Dynamic && m.dynamic.addr != 0 {
 				rank[m], m.listed = i+1, true
 			}
 		}
@@ -256,18 +234,60 @@ func (s *scan) order(links []link) {
 
 // header finds the mapping that holds the ELF header of an object: the nearest first page of the same file before its
 // dynamic section.
-func (s *scan) header(l link) (proc.Mapping, bool) {
-	if mp, ok := s.mapping(l.bias); ok && mp.Start == l.bias && mp.Offset == 0 {
+func (s *scan) header(l Link) (proc.Mapping, bool) {
+	if mp, ok := s.mapping(l.Bias); ok && mp.Start == l.Bias && mp.Offset == 0 {
 		return mp, true
 	}
-	dyn, ok := s.mapping(l.dynamic)
+	dyn, ok := s.mapping(l.Dynamic)
 	if !ok || dyn.Inode == 0 {
 		return proc.Mapping{}, false
 	}
 	for _, mp := range slices.Backward(s.maps) {
-		if mp.Start <= l.dynamic && mp.Offset == 0 && mp.Inode == dyn.Inode && mp.Dev == dyn.Dev {
+		if mp.Start <= l.Dynamic && mp.Offset == 0 && mp.Inode == dyn.Inode && mp.Dev == dyn.Dev {
 			return mp, true
 		}
 	}
 	return proc.Mapping{}, false
+}
+
+// Loader is the address of the loader's struct r_debug (link.h), by which debuggers find its list, and the agent too; 0
+// in a static program.
+func Loader(modules []*Module) mem.Addr {
+	for _, m := range modules {
+		if m.dynamic.debug != 0 {
+			return m.dynamic.debug
+		}
+	}
+	return 0
+}
+
+// Link is one entry of the loader's list.
+type Link struct {
+	At      mem.Addr // where it stands
+	Bias    mem.Addr // of the module
+	Dynamic mem.Addr // the module's dynamic section
+}
+
+// Links reads the loader's list: r_debug is {int version; link_map *map@8; ...}, each link_map {l_addr, l_name, l_ld,
+// l_next, l_prev} (link.h, the same in glibc and musl). The list changes under us while the target loads a library, so it
+// ends quietly at what cannot be read.
+func Links(r mem.Reader, loader mem.Addr) []Link {
+	at, err := mem.Pointer(r, loader+8)
+	if err != nil {
+		return nil
+	}
+	var out []Link
+	seen := make(map[mem.Addr]bool)
+	for at != 0 && len(out) < maxLinks && !seen[at] {
+		seen[at] = true
+		b, err := mem.Bytes(r, at, 32)
+		if err != nil {
+			break
+		}
+		word := func(i int) mem.Addr { return mem.Addr(binary.LittleEndian.Uint64(b[i*8:])) }
+		// A mapping's name is at least as good as l_name.
+		out = append(out, Link{At: at, Bias: word(0), Dynamic: word(2)})
+		at = word(3)
+	}
+	return out
 }

@@ -23,6 +23,8 @@ type object struct {
 	source   Source // how it was found
 	file     io.ReaderAt
 	size     uint64 // of the file, bytes
+	kind     elf.Type
+	machine  elf.Machine
 	programs []elf.ProgHeader
 	sections []elf.SectionHeader
 	closer   io.Closer // nil if it lies in our memory
@@ -73,6 +75,7 @@ func readObject(r io.ReaderAt, size uint64) (*object, error) {
 	if class != elf.ELFCLASS64 || data != elf.ELFDATA2LSB {
 		return nil, fmt.Errorf("%v %v cannot be read, only 64-bit little-endian", class, data)
 	}
+	o.kind, o.machine = elf.Type(h.Type), elf.Machine(h.Machine)
 	if err := o.readPrograms(h); err != nil {
 		return nil, err
 	}

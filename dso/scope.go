@@ -132,3 +132,10 @@ func isTail(path, tail string) bool {
 	rest, ok := strings.CutSuffix(path, tail)
 	return ok && tail != "" && (rest == "" || strings.HasSuffix(rest, "/") || strings.HasPrefix(tail, "/"))
 }
+
+// Startup is the part of a process's modules, in the loader's order, that was loaded with the program: what the loader
+// searches for references of every module that was not loaded in a way of its own (RTLD_DEEPBIND, dlmopen).
+func Startup(modules []*Module) []*Module {
+	s := &Symbols{modules: modules}
+	return modules[:min(s.lastNeeded()+1, len(modules))]
+}

@@ -20,12 +20,13 @@ const (
 	ByThread
 	ByDomain
 	ByAge // the same bucket of ages
+	ByProcess
 	NumGroupings
 )
 
 // String is the grouping's name on the command line.
 func (g Grouping) String() string {
-	names := [NumGroupings]string{"line", "function", "stack", "module", "type", "thread", "domain", "age"}
+	names := [NumGroupings]string{"line", "function", "stack", "module", "type", "thread", "domain", "age", "process"}
 	if g >= 0 && g < NumGroupings {
 		return names[g]
 	}
@@ -94,6 +95,8 @@ func (r *Record) groupKey(g Grouping) int32 {
 		return r.Domain
 	case ByAge:
 		return r.Age
+	case ByProcess:
+		return r.Process
 	}
 	return r.Stack
 }
@@ -105,6 +108,10 @@ func (s *Snapshot) groupOf(g Grouping, key int32) Group {
 		group.Stack, group.Frame = key, s.Frames[s.Stacks[key].Frame]
 	case ByAge:
 		group.Name = AgeText(key)
+	case ByProcess:
+		if group.Name = s.Text(key); group.Name == "" {
+			group.Name = s.processOf()
+		}
 	default:
 		group.Name = s.Text(key)
 	}
@@ -171,26 +178,36 @@ func compareFrames(a, b Frame) int {
 func (s *Snapshot) groups(g Grouping) (of []int32, groups []Group) {
 	of = make([]int32, len(s.Frames))
 	index := make(map[Group]int32, len(s.Frames))
-	modules := map[string]string{}
+	modules := map[Frame]string{} // by what decides
 	for i, f := range s.Frames {
-		if f.symbolized() { // calls of one line are one place, wherever its instructions are
-			f.BuildID, f.Addr = "", 0
-		}
-		group := Group{Frame: f, Stack: None}
-		switch g {
-		case ByFunction:
-			group.Frame.Line = 0
-		case ByModule:
-			name, known := modules[f.File]
+		group := Group{Frame: g.Place(f), Stack: None}
+		if g == ByModule {
+			key := Frame{File: f.File}
+			if f.Native() {
+				key = Frame{Module: f.Module}
+			}
+			name, known := modules[key]
 			if !known {
-				name, _ = ModuleOf(f.File)
-				modules[f.File] = name
+				name, _ = key.ModuleName()
+				modules[key] = name
 			}
 			group = Group{Name: name, Stack: None}
 		}
 		of[i] = intern(index, &groups, group)
 	}
 	return of, groups
+}
+
+// Place is what stands for a frame in rows by line and by function, and in trees: calls of one line are one place, wherever
+// its instructions are.
+func (g Grouping) Place(f Frame) Frame {
+	if f.symbolized() {
+		f.BuildID, f.Addr = "", 0
+	}
+	if g == ByFunction {
+		f.Line = 0
+	}
+	return f
 }
 
 // OwnByStack returns for each stack the sum of its records.

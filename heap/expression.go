@@ -36,7 +36,7 @@ const (
 	sizeAxis
 	ageAxis
 	blocksAxis
-	pidAxis
+	processAxis
 )
 
 // valueKind is what a field is compared with.
@@ -72,7 +72,8 @@ func properties() []property {
 		{name: "blocks", axis: blocksAxis | stackAxis, value: countValue},
 		{name: "depth", axis: stackAxis, value: countValue},
 		{name: "line", axis: stackAxis, value: countValue, frame: true},
-		{name: "pid", axis: pidAxis, value: countValue},
+		{name: "process", axis: processAxis, names: processName},
+		{name: "pid", axis: processAxis, value: countValue},
 		{name: "own", axis: stackAxis, value: noValue, frame: true},
 	}
 }
@@ -87,7 +88,7 @@ func FilterFields() []string {
 }
 
 // Domains are the classes of allocators that a block can be of.
-func Domains() []string { return []string{"raw", "mem", "obj", "malloc", "mmap"} }
+func Domains() []string { return []string{"raw", "mem", "obj", "malloc", "mmap", "file"} }
 
 type operator int
 

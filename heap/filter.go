@@ -12,7 +12,7 @@ import (
 // A flag is short for a test of an expression: Type "dict" for type == "dict", MinSize "1KiB" for size >= 1KiB, Older
 // "5m" for age >= 5m; of MinSize and Older the largest counts, of MaxSize and Newer the smallest.
 type FilterSpec struct {
-	Type, Module, File, Func, Thread, Domain []string
+	Type, Module, File, Func, Thread, Domain, Process []string
 
 	MinSize, MaxSize []string // "512", "1KiB", "2M"
 	Older, Newer     []string // "90s", "5m", "2h", "1d"
@@ -24,7 +24,7 @@ type FilterSpec struct {
 // Filter decides which blocks somebody wants to see. It is immutable and may be shared. Make one with [ParseFilter].
 //
 // Most of what can be asked is asked of each block. The number of blocks (blocks > 1000) is that of the blocks of one
-// stack that pass otherwise, and is asked last.
+// stack (in one process) that pass otherwise, and is asked last.
 type Filter struct {
 	all   *expr // nil lets everything pass
 	block *expr // what can be told of one block; nil: nothing to tell
@@ -64,6 +64,7 @@ func (spec FilterSpec) parts() ([]*expr, error) {
 	}{
 		{"type", "type", spec.Type}, {"module", "module", spec.Module}, {"file", "file", spec.File},
 		{"func", "func", spec.Func}, {"thread", "thread", spec.Thread}, {"domain", "domain", spec.Domain},
+		{"process", "process", spec.Process},
 	} {
 		if err := add(nameFlag(flag.flag, flag.field, flag.values)); err != nil {
 			return nil, err
@@ -142,7 +143,7 @@ func (f *Filter) split() error {
 		switch {
 		case e.axes&blocksAxis == 0:
 			block = append(block, e)
-		case e.axes&^(blocksAxis|stackAxis|pidAxis) == 0:
+		case e.axes&^(blocksAxis|stackAxis|processAxis) == 0:
 			stack = append(stack, e)
 		default:
 			return &FilterError{Flag: "where", Source: e.String(), Reason: "blocks is the number of blocks of a stack, " +

@@ -42,7 +42,8 @@ const (
 	leakSurvival    = 0.5
 
 	// leakShare is the part of the largest suspect's growth below which another is cleared: what a program does beside its
-	// leaks has a trend now and then. When the large ones are mended, what is left of the small ones is large.
+	// leaks has a trend now and then. When the large ones are mended, what is left of the small ones is large. What was
+	// allocated outside Python is no measure: it has no line, and may be all kinds of things.
 	leakShare = 0.05
 )
 
@@ -123,8 +124,8 @@ func Leaks(series []*Snapshot) (*LeakReport, error) {
 		return cmp.Or(cmp.Compare(b.BytesPerMinute, a.BytesPerMinute), cmp.Compare(b.BlocksPerMinute, a.BlocksPerMinute),
 			cmp.Compare(a.Stack, b.Stack))
 	})
-	if len(r.Suspects) > 0 {
-		largest := r.Suspects[0].BytesPerMinute
+	if i := slices.IndexFunc(r.Suspects, func(s Suspect) bool { return s.Stack != None }); i >= 0 {
+		largest := r.Suspects[i].BytesPerMinute
 		r.Suspects = slices.DeleteFunc(r.Suspects, func(s Suspect) bool {
 			little := s.BytesPerMinute < largest*leakShare
 			if little {

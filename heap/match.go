@@ -35,6 +35,7 @@ type Block struct {
 // subject is what is judged: a block, or a record's blocks, whose age and size lie in ranges.
 type subject struct {
 	stack, domain, thread, typ int32
+	process                    int32
 	ageFrom, ageTo             int64 // seconds, ageTo excluded; both UnknownAge where unknown
 	sizeFrom, sizeTo           int64 // sizeTo included
 	blocks                     int64 // of the stack
@@ -47,7 +48,7 @@ type subject struct {
 type Matcher struct {
 	f       *Filter
 	s       *Snapshot
-	pid     int64 // of the snapshot, -1 where unknown
+	process string // of records that do not say, "" where unknown
 	block   *judge
 	stack   *judge
 	seen    seen
@@ -56,11 +57,7 @@ type Matcher struct {
 
 // On returns a matcher for blocks of s, whose tables may still grow (as a [Builder] lets them).
 func (f *Filter) On(s *Snapshot) *Matcher {
-	m := &Matcher{f: f, s: s, pid: -1, block: newJudge(f.block), stack: newJudge(f.stack)}
-	if pid, ok := s.Pid(); ok {
-		m.pid = pid
-	}
-	return m
+	return &Matcher{f: f, s: s, process: s.processOf(), block: newJudge(f.block), stack: newJudge(f.stack)}
 }
 
 // Block tells whether the block passes. Conditions on `blocks`, which is a number of blocks, are left to
@@ -69,7 +66,7 @@ func (m *Matcher) Block(b *Block) bool {
 	if m.block == nil {
 		return true
 	}
-	m.seen.add(m.s, b.Stack, b.Type, b.Domain, b.Thread, int64(b.Size))
+	m.seen.add(m.s, b.Stack, b.Type, b.Domain, b.Thread, 0, int64(b.Size))
 	m.seen.sizes.add(int64(b.Size), int64(b.Size))
 	at := subject{
 		stack: b.Stack, domain: b.Domain, thread: b.Thread, typ: b.Type,
@@ -118,8 +115,10 @@ func (m *Matcher) judge(j *judge, at *subject) verdict {
 		index = at.domain
 	case threadAxis:
 		index = at.thread
+	case processAxis:
+		index = at.process
 	}
-	if index < 0 || at.notLive && index == 0 && j.axes != stackAxis {
+	if index < 0 || at.notLive && index == 0 && j.axes != stackAxis && j.axes != processAxis {
 		return m.decide(j, at)
 	}
 	if n := int(index) + 1; n > len(j.memory) {
@@ -160,6 +159,8 @@ func (m *Matcher) test(j *judge, at *subject) verdict {
 		return m.label(t, at.domain, at)
 	case t.field.axis == threadAxis:
 		return m.label(t, at.thread, at)
+	case t.field.axis == processAxis:
+		return m.processTest(t, at.process)
 	case t.field.frame:
 		return m.frameTest(j, at.stack)
 	}
@@ -179,13 +180,24 @@ func (m *Matcher) test(j *judge, at *subject) verdict {
 			from++
 		}
 		to = from
-	case "pid":
-		if m.pid < 0 {
-			return maybe
-		}
-		from, to = m.pid, m.pid
 	}
 	return within(t, from, to)
+}
+
+// processTest judges the process of a record: its number, or its name.
+func (m *Matcher) processTest(t *test, index int32) verdict {
+	process := m.s.Text(index)
+	if process == "" {
+		process = m.process
+	}
+	if t.field.value == textValue {
+		return verdictOf(t.ofText(process))
+	}
+	pid, _ := ProcessName(process)
+	if pid == 0 {
+		return maybe
+	}
+	return within(t, pid, pid)
 }
 
 // label judges a text.
@@ -242,19 +254,23 @@ func (m *Matcher) frame(j *judge, frame int32) verdict {
 func (t *test) ofFrame(f Frame) bool {
 	switch t.field.name {
 	case "own":
-		_, own := ModuleOf(f.File)
+		_, own := f.ModuleName()
 		return own
 	case "line":
 		return within(t, int64(f.Line), int64(f.Line)) == yes
 	case "func":
 		return t.ofText(f.Func)
 	case "file":
-		return t.ofText(f.File)
+		return t.ofText(f.File) || f.Native() && t.ofText(f.Module)
 	}
+	return t.ofModule(f.ModuleName())
+}
+
+// ofModule tells whether a module passes the test.
+func (t *test) ofModule(module string, own bool) bool {
 	if t.pattern != nil {
-		return t.pattern.matchesModule(f.File)
+		return t.pattern.matchesModule(module, own)
 	}
-	module, _ := ModuleOf(f.File)
 	return t.ofText(module)
 }
 
@@ -329,22 +345,25 @@ func (m *Matcher) finish(s *Snapshot, open Values) (*Snapshot, error) {
 	return s, nil
 }
 
-// keepStacks drops the records whose stack, by the number of its live blocks, does not pass.
+// keepStacks drops the records whose stack, by the number of its live blocks in the process, does not pass.
 func (m *Matcher) keepStacks(s *Snapshot) {
-	blocks := make([]int64, len(s.Stacks)+1)
+	type place struct{ stack, process int32 }
+	blocks := make(map[place]int64, len(s.Records))
 	for i := range s.Records {
-		blocks[s.Records[i].Stack+1] += s.Records[i].InuseBlocks
+		r := &s.Records[i]
+		blocks[place{r.Stack, r.Process}] += r.InuseBlocks
 	}
 	kept := slices.Clone(s.Records)
 	s.Records = slices.DeleteFunc(kept, func(r Record) bool {
-		return m.judge(m.stack, &subject{stack: r.Stack, blocks: blocks[r.Stack+1]}) != yes
+		at := subject{stack: r.Stack, process: r.Process, blocks: blocks[place{r.Stack, r.Process}]}
+		return m.judge(m.stack, &at) != yes
 	})
 }
 
 // subjectOf is what a record's labels say of its blocks.
 func subjectOf(r *Record, sampled bool) subject {
 	at := subject{
-		stack: r.Stack, domain: r.Domain, thread: r.Thread, typ: r.Type, notLive: r.InuseBlocks == 0,
+		stack: r.Stack, domain: r.Domain, thread: r.Thread, typ: r.Type, process: r.Process, notLive: r.InuseBlocks == 0,
 		ageFrom: int64(r.Age), ageTo: int64(UnknownAge), sizeFrom: r.MinSize, sizeTo: r.MaxSize,
 	}
 	if r.Age != UnknownAge {
@@ -373,6 +392,7 @@ func (s *Snapshot) Pid() (int64, bool) {
 // Keys of Info that this package writes or reads.
 const (
 	InfoPid       = "pid"         // of the process
+	InfoProcesses = "processes"   // of a merged snapshot, by their names
 	InfoPython    = "python"      // version and flavour of its interpreter
 	InfoCommand   = "command"     // its command line
 	InfoFilter    = "filter"      // the filter that the snapshot's blocks have passed

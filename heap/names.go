@@ -2,6 +2,7 @@ package heap
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -61,7 +62,8 @@ func standardFolder(name string) bool {
 type textKind int
 
 const (
-	// dottedName: the whole name or what follows one of its dots. "User" and "models.User" are app.models.User.
+	// dottedName: the whole name or what follows one of its dots. "User" and "models.User" are app.models.User. Of C++ and
+	// Rust, what follows a "::", with or without types: "push_back" is std::vector<int>::push_back(int const&).
 	dottedName textKind = iota
 	// typeName: as dottedName, and for blocks that objects of the type own: "list" is "list (items)", too. With a role in
 	// brackets the pattern stands for just those.
@@ -74,6 +76,9 @@ const (
 	filePath
 	// threadName: the name, or the number of the thread that the label has in brackets.
 	threadName
+	// processName: the number of the process, its name, or the program that the name begins with: "4711",
+	// "gunicorn: worker [shop]" and "gunicorn" are 4711 gunicorn: worker [shop].
+	processName
 	// plainWord: the whole.
 	plainWord
 )
@@ -108,7 +113,9 @@ func newPattern(text string, kind textKind) *pattern {
 func (p *pattern) expression() string {
 	before, after, star, one := `^`, `$`, `.*`, `.`
 	switch p.kind {
-	case dottedName, typeName:
+	case dottedName:
+		before = `(^|\.|::)`
+	case typeName:
 		before = `(^|\.)`
 	case moduleName:
 		before, after = `(^|\.)`, `(\.|$)`
@@ -154,7 +161,11 @@ func (p *pattern) matches(name string) bool {
 		}
 		return p.either(name, strings.HasSuffix(name, "."+p.text))
 	case dottedName:
-		return p.either(name, strings.HasSuffix(name, "."+p.text))
+		if p.either(name, strings.HasSuffix(name, "."+p.text) || strings.HasSuffix(name, "::"+p.text)) {
+			return true
+		}
+		plain := plainName(name)
+		return plain != name && p.either(plain, strings.HasSuffix(plain, "::"+p.text))
 	case moduleName:
 		return p.either(name, strings.HasPrefix(name, p.text+"."))
 	case filePath:
@@ -165,13 +176,18 @@ func (p *pattern) matches(name string) bool {
 	case threadName:
 		base, id := splitThread(name)
 		return p.either(name, base == p.text || id == p.text) || p.glob != nil && p.glob.MatchString(base)
+	case processName:
+		pid, base := ProcessName(name)
+		program, _, _ := strings.Cut(base, " ")
+		program = strings.TrimSuffix(program, ":")
+		return p.either(name, base == p.text || program == p.text || pid > 0 && strconv.FormatInt(pid, 10) == p.text) ||
+			p.glob != nil && p.glob.MatchString(base)
 	}
 	return p.either(name, false)
 }
 
-// matchesModule tells whether the pattern, of modules, stands for the module of a file.
-func (p *pattern) matchesModule(file string) bool {
-	module, own := ModuleOf(file)
+// matchesModule tells whether the pattern, of modules, stands for a module.
+func (p *pattern) matchesModule(module string, own bool) bool {
 	switch {
 	case own && p.glob == nil && module != "":
 		return strings.Contains("."+module+".", "."+p.text+".")

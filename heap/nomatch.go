@@ -10,8 +10,8 @@ import (
 
 // seen is what a matcher was asked about: what there is to tell to somebody whose filter found nothing.
 type seen struct {
-	stacks, types, domains, threads []int64 // bytes by index; stacks by index + 1
-	sizes, ages                     numbers
+	stacks, types, domains, threads, processes []int64 // bytes by index; stacks by index + 1
+	sizes, ages                                numbers
 }
 
 // numbers is the range in which numbers were.
@@ -28,11 +28,12 @@ func (n *numbers) add(low, high int64) {
 	n.low, n.high = min(n.low, low), max(n.high, high)
 }
 
-func (x *seen) add(s *Snapshot, stack, typ, domain, thread int32, bytes int64) {
+func (x *seen) add(s *Snapshot, stack, typ, domain, thread, process int32, bytes int64) {
 	tally(&x.stacks, stack+1, len(s.Stacks)+1, bytes)
 	tally(&x.types, typ, len(s.Strings), bytes)
 	tally(&x.domains, domain, len(s.Strings), bytes)
 	tally(&x.threads, thread, len(s.Strings), bytes)
+	tally(&x.processes, process, len(s.Strings), bytes)
 }
 
 func tally(table *[]int64, index int32, size int, bytes int64) {
@@ -46,7 +47,7 @@ func (x *seen) addRecord(s *Snapshot, r *Record, at *subject) {
 	if r.Values().IsZero() {
 		return
 	}
-	x.add(s, r.Stack, r.Type, r.Domain, r.Thread, max(r.InuseBytes, r.AllocBytes, r.PeakBytes))
+	x.add(s, r.Stack, r.Type, r.Domain, r.Thread, r.Process, max(r.InuseBytes, r.AllocBytes, r.PeakBytes))
 	if at.notLive {
 		return
 	}
@@ -87,17 +88,14 @@ func (x *seen) missed(s *Snapshot, t *test) string {
 		return x.sizes.missed(t, "blocks have %d to %d bytes")
 	case t.field.name == "age":
 		return x.ages.missed(t, "blocks are between %d and %d seconds old")
-	case t.field.name == "pid":
-		if pid, ok := s.Pid(); ok && within(t, pid, pid) == no {
-			return fmt.Sprintf("it is a snapshot of process %d", pid)
-		}
-		return ""
+	case t.field.axis == processAxis:
+		return x.missedProcess(s, t)
 	case t.field.value != textValue:
 		return ""
 	}
 	names := x.names(s, t)
-	for name := range names {
-		if t.field.frame && t.ofName(name) || !t.field.frame && t.ofText(name) {
+	for n := range names {
+		if t.ofName(n) {
 			return ""
 		}
 	}
@@ -116,24 +114,57 @@ func (n numbers) missed(t *test, format string) string {
 	return fmt.Sprintf(format, n.low, n.high)
 }
 
-// names are the texts that the test looks at, with bytes. For tests of frames they are functions or files.
-func (x *seen) names(s *Snapshot, t *test) map[string]int64 {
-	names := map[string]int64{}
+// missedProcess says which processes there are; "" where one of them passes.
+func (x *seen) missedProcess(s *Snapshot, t *test) string {
+	m := Matcher{s: s, process: s.processOf()}
+	var there []string
+	for i, bytes := range x.processes {
+		if bytes == 0 {
+			continue
+		}
+		if m.processTest(t, int32(i)) != no {
+			return ""
+		}
+		there = append(there, cmp.Or(s.Text(int32(i)), m.process))
+	}
+	slices.Sort(there)
+	if len(there) == 1 {
+		return "it is a snapshot of process " + there[0]
+	}
+	if len(there) > shown {
+		there = append(there[:shown:shown], fmt.Sprintf("%d more", len(there)-shown))
+	}
+	return "the processes are " + strings.Join(there, ", ")
+}
+
+// named is a text that a test looks at; of a module, whether it is own code.
+type named struct {
+	text string
+	own  bool
+}
+
+// names are the texts that the test looks at, with bytes.
+func (x *seen) names(s *Snapshot, t *test) map[named]int64 {
+	names := map[named]int64{}
 	labels := map[axis][]int64{typeAxis: x.types, domainAxis: x.domains, threadAxis: x.threads}[t.field.axis]
 	for i, bytes := range labels {
 		if bytes > 0 {
-			names[s.Text(int32(i))] += bytes
+			names[named{text: s.Text(int32(i))}] += bytes
 		}
 	}
 	if !t.field.frame {
 		return names
+	}
+	frames := make([]named, len(s.Frames))
+	for i, f := range s.Frames {
+		frames[i] = t.nameIn(f)
 	}
 	for i, bytes := range x.stacks {
 		if bytes == 0 || i == 0 {
 			continue
 		}
 		for n := int32(i - 1); n != None; n = s.Stacks[n].Parent {
-			names[t.nameIn(s.Frames[s.Stacks[n].Frame])] += bytes
+			names[frames[s.Stacks[n].Frame]] += bytes
 			if !t.anywhere {
 				break
 			}
@@ -142,20 +173,24 @@ func (x *seen) names(s *Snapshot, t *test) map[string]int64 {
 	return names
 }
 
-// nameIn is what of a frame a test of texts looks at; of modules, their file.
-func (t *test) nameIn(f Frame) string {
-	if t.field.name == "func" {
-		return f.Func
+// nameIn is what of a frame a test of texts looks at.
+func (t *test) nameIn(f Frame) named {
+	switch t.field.name {
+	case "func":
+		return named{text: f.Func}
+	case "file":
+		return named{text: cmp.Or(f.File, f.Module)}
 	}
-	return f.File
+	module, own := f.ModuleName()
+	return named{module, own}
 }
 
-// ofName tells whether the test passes a frame of which nameIn gave that name.
-func (t *test) ofName(name string) bool {
-	if t.field.name == "func" {
-		return t.ofFrame(Frame{Func: name})
+// ofName tells whether the test passes such a text.
+func (t *test) ofName(n named) bool {
+	if t.field.name == "module" {
+		return t.ofModule(n.text, n.own)
 	}
-	return t.ofFrame(Frame{File: name})
+	return t.ofText(n.text)
 }
 
 // anywhere tells whether any frame of the stacks passes the test.
@@ -174,17 +209,14 @@ func (x *seen) anywhere(s *Snapshot, t *test) bool {
 const shown = 5
 
 // nearOrLargest lists the name that is nearest to what the test wants, or those with the most bytes.
-func nearOrLargest(t *test, names map[string]int64) string {
+func nearOrLargest(t *test, names map[named]int64) string {
 	var list []string
 	bytes := map[string]int64{}
-	for name, b := range names {
-		if t.field.name == "module" {
-			name, _ = ModuleOf(name)
+	for n, b := range names {
+		if bytes[n.text] == 0 && n.text != "" {
+			list = append(list, n.text)
 		}
-		if bytes[name] == 0 && name != "" {
-			list = append(list, name)
-		}
-		bytes[name] += b
+		bytes[n.text] += b
 	}
 	if len(list) == 0 {
 		return fmt.Sprintf("no block has a %s that is known", t.field.name)

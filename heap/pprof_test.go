@@ -82,14 +82,14 @@ func plain(s *Snapshot) any {
 	}{s.Time, s.Duration, s.SampleBytes, s.Info, s.PeakTime, s.Timeline, records}
 }
 
-// native is a snapshot of two processes with frames of machine code, some of them symbolized.
-func native() *Snapshot {
+// machineCode is a snapshot of two processes with frames of machine code, some of them symbolized.
+func machineCode() *Snapshot {
 	s := full()
 	b := &Builder{s: s, strings: map[string]int32{}, frames: map[Frame]int32{}, stacks: map[Stack]int32{}}
 	at := func(addr uint64) Frame { return Frame{Module: "/usr/lib/libm.so.6", BuildID: "c0ffee01", Addr: addr} }
 	inlined := at(0x1238)
 	inlined.Func, inlined.File, inlined.Line, inlined.FirstLine = "inlined", "/src/m.h", 3, 2
-	outer := at(0x1238)
+	outer := at(0)
 	outer.Func, outer.File, outer.Line = "std::vector<int>::push_back(int)", "/src/m.cc", 30
 	raw := Frame{Module: "/srv/ext.so", BuildID: "00ff", Addr: 0x400}
 	other := Frame{Module: "/srv/ext.so", BuildID: "01ff", Addr: 0x400}
@@ -121,7 +121,7 @@ func TestRoundTrip(t *testing.T) {
 	noPeak := full()
 	noPeak.Records = noPeak.Records[1:]
 	for name, s := range map[string]*Snapshot{
-		"empty": {}, "full": full(), "exact": exact, "no peak": noPeak, "native": native(), "synthetic": synthetic(200, 30, 1000),
+		"empty": {}, "full": full(), "exact": exact, "no peak": noPeak, "native": machineCode(), "synthetic": synthetic(200, 30, 1000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Read(bytes.NewReader(write(t, s)))
@@ -200,7 +200,7 @@ func TestWriteIsPprof(t *testing.T) {
 // Frames of machine code are what pprof expects of them: a mapping for each object with its build-id, addresses, and no
 // lines where nothing is known.
 func TestWriteNativeIsPprof(t *testing.T) {
-	p, err := profile.Parse(bytes.NewReader(write(t, native())))
+	p, err := profile.Parse(bytes.NewReader(write(t, machineCode())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestWriteNativeIsPprof(t *testing.T) {
 		"[vdso]+0x77 2 gunicorn: worker",
 		"ext.so+0x400 python+0x0(<module>:10) ",
 		"ext.so+0x400 python+0x0(<module>:10) 2 gunicorn: worker",
-		"libm.so.6+0x1238(inlined:3) libm.so.6+0x1238(std::vector<int>::push_back(int):30) python+0x0(<module>:10) " +
+		"libm.so.6+0x1238(inlined:3) libm.so.6+0x0(std::vector<int>::push_back(int):30) python+0x0(<module>:10) " +
 			"1 gunicorn: master",
 		"libm.so.6+0x9000 ext.so+0x400 1 gunicorn: master",
 	}
@@ -522,7 +522,7 @@ func TestGoToolPprof(t *testing.T) {
 		!strings.Contains(lines, "Type: inuse_space") {
 		t.Errorf("pprof -top -lines:\n%s", lines)
 	}
-	if err := os.WriteFile(file, write(t, native()), 0o666); err != nil {
+	if err := os.WriteFile(file, write(t, machineCode()), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	mixed := run("-symbolize=none", "-traces")
@@ -554,7 +554,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(small.Bytes())
 	f.Add(write(f, &Snapshot{}))
 	f.Add(write(f, full()))
-	f.Add(write(f, native()))
+	f.Add(write(f, machineCode()))
 	f.Add([]byte("heap profile: 1: 1 [1: 1] @ heap/1\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Read(bytes.NewReader(data))

@@ -530,7 +530,7 @@ func (d *decoder) frames(id uint64) ([]int32, error) {
 // as in profiles of Go programs, whose mappings say where the object was loaded.
 func (d *decoder) native(l *location) (Frame, error) {
 	m := d.mappings[l.mapping]
-	if l.address == 0 || !m.whole {
+	if l.address == 0 && m.buildID == 0 || !m.whole {
 		return Frame{}, nil
 	}
 	module, err := d.text(m.file)

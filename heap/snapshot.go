@@ -34,7 +34,9 @@ type Frame struct {
 
 	Module  string // of machine code: path of the ELF object as the process saw it, "[vdso]"; else ""
 	BuildID string // the object's build-id in hexadecimal, "" where it has none
-	Addr    uint64 // ELF virtual address (before relocation) within the instruction that was executing, mostly a call
+	// Addr is the ELF virtual address (before relocation) within the instruction that was executing, mostly a call; 0 in a
+	// frame that was symbolized.
+	Addr uint64
 }
 
 // Native tells whether the frame is one of machine code, not of Python.

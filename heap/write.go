@@ -241,7 +241,9 @@ func (e *encoder) locations() {
 		body = appendVarint(body[:0], locationID, uint64(i+1))
 		if f.Native() {
 			body = appendVarint(body, locationMapping, mappings[module{f.Module, f.BuildID}])
-			body = appendVarint(body, locationAddress, f.Addr)
+			if f.Addr != 0 {
+				body = appendVarint(body, locationAddress, f.Addr)
+			}
 		} else {
 			body = appendVarint(body, locationMapping, pythonMapping)
 		}

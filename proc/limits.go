@@ -50,26 +50,3 @@ func parseLimits(text string) (Limits, error) {
 	}
 	return l, nil
 }
-
-// Resident is how much of the mapping that begins at m.Start is in memory, bytes (smaps' Rss).
-func (p *Process) Resident(m Mapping) (uint64, error) {
-	b, err := os.ReadFile(p.Path("smaps"))
-	if err != nil {
-		return 0, p.wrap(err)
-	}
-	return parseResident(string(b), fmt.Sprintf("%x-%x ", uint64(m.Start), uint64(m.End)))
-}
-
-func parseResident(smaps, header string) (uint64, error) {
-	_, rest, ok := strings.Cut("\n"+smaps, "\n"+header)
-	if !ok {
-		return 0, fmt.Errorf("smaps: no mapping %s", strings.TrimSpace(header))
-	}
-	for line := range strings.Lines(rest) {
-		if v, ok := strings.CutPrefix(line, "Rss:"); ok {
-			kb, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 54)
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("smaps: mapping %s has no Rss", strings.TrimSpace(header))
-}

@@ -129,3 +129,27 @@ func (m *Mem) Touched(a mem.Addr, n int, buf []byte) ([]bool, error) {
 	}
 	return out, nil
 }
+
+// InMemory is how many bytes of the pages in [from, to) are in physical memory now; all of them where the page map may not
+// be read.
+func (m *Mem) InMemory(from, to mem.Addr) uint64 {
+	if m.pages == nil {
+		return uint64(to - from)
+	}
+	const present = 1 << 63
+	var buf [8 * 512]byte
+	var n uint64
+	for page, end := from/PageSize, to/PageSize; page < end; page += mem.Addr(len(buf) / 8) {
+		b := buf[:8*min(uint64(end-page), uint64(len(buf)/8))]
+		got, err := m.pages.ReadAt(b, int64(page)*8)
+		for i := 0; i+8 <= got; i += 8 {
+			if binary.LittleEndian.Uint64(b[i:])&present != 0 {
+				n += PageSize
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	return n
+}

@@ -242,3 +242,56 @@ func TestExecAndEnd(t *testing.T) {
 		t.Errorf("gone: %v", err)
 	}
 }
+
+// TestUses compares what is in memory with what was touched.
+func TestUses(t *testing.T) {
+	p := self(t)
+	region, err := unix.Mmap(-1, 0, 64*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(region)
+	for i := range 5 {
+		region[3*i*PageSize] = 1
+	}
+	at := mem.Addr(uintptr(unsafe.Pointer(&region[0])))
+	maps, err := p.Maps()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(maps, func(m Mapping) bool { return m.Start == at })
+	if i < 0 {
+		t.Fatalf("no mapping at %v", at)
+	}
+	m, err := p.Mem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := m.InMemory(at, at+64*PageSize); n != 5*PageSize {
+		t.Errorf("%d bytes in memory by the page map", n)
+	}
+	if n := m.InMemory(at+PageSize, at+4*PageSize); n != PageSize {
+		t.Errorf("%d bytes of three pages in memory by the page map", n)
+	}
+	if n, err := p.Resident(maps[i]); n != 5*PageSize || err != nil {
+		t.Errorf("%d bytes in memory, %v", n, err)
+	}
+	found := 0
+	for u, err := range p.Uses() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Rss != u.SharedClean+u.SharedDirty+u.PrivateClean+u.PrivateDirty || u.Rss > u.Size() || u.Anonymous > u.Rss {
+			t.Errorf("%+v", u)
+		}
+		if u.Start == at {
+			found++
+		}
+	}
+	if found != 1 {
+		t.Errorf("the mapping came %d times", found)
+	}
+	if _, err := p.Resident(Mapping{Start: 8, End: 16}); err == nil {
+		t.Error("a mapping that is not there has a size")
+	}
+}

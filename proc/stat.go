@@ -15,6 +15,7 @@ type Stat struct {
 	State      byte // R S D T t Z X I
 	Ppid       int
 	StartTicks uint64 // clock ticks since boot
+	StackStart uint64 // where the program's first stack began, which exec chooses anew; 0 where we may not know
 	CPU        int    // last run on
 }
 
@@ -50,6 +51,9 @@ func parseStat(s string) (Stat, error) {
 	}
 	if st.StartTicks, err = strconv.ParseUint(f[19], 10, 64); err != nil {
 		return Stat{}, fmt.Errorf("stat: start time: %w", err)
+	}
+	if st.StackStart, err = strconv.ParseUint(f[25], 10, 64); err != nil {
+		return Stat{}, fmt.Errorf("stat: start of the stack: %w", err)
 	}
 	if st.CPU, err = strconv.Atoi(f[36]); err != nil {
 		return Stat{}, fmt.Errorf("stat: processor: %w", err)
@@ -92,6 +96,9 @@ func (p *Process) Status(tid int) (Status, error) {
 	return parseStatus(string(b))
 }
 
+// unescapeName undoes what proc_task_name in Linux' fs/proc/array.c does to the name in a status.
+var unescapeName = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
+
 func parseStatus(text string) (Status, error) {
 	var st Status
 	var bad error
@@ -110,7 +117,7 @@ func parseStatus(text string) (Status, error) {
 		}
 		switch key {
 		case "Name":
-			st.Name = strings.TrimSpace(rest)
+			st.Name = unescapeName.Replace(strings.TrimSpace(rest))
 		case "State":
 			st.State = f[0][0]
 		case "Tgid":

@@ -18,23 +18,22 @@ import (
 // Domain is a class of allocations that is hooked and counted by itself.
 type Domain uint8
 
-// CPython's allocator domains (Doc/c-api/memory.rst).
+// The domains: CPython's allocators (Doc/c-api/memory.rst), and what else C code asks for.
 const (
-	Raw Domain = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
-	Mem               // PyMem_Malloc and family: buffers
-	Obj               // PyObject_Malloc and family: objects
-	NumDomains
+	Raw           Domain   = iota // PyMem_RawMalloc and family: any thread, with or without the GIL
+	Mem                           // PyMem_Malloc and family: buffers
+	Obj                           // PyObject_Malloc and family: objects
+	Malloc                        // malloc and family, where it is not called by CPython's allocators
+	Mmap                          // mmap of memory without a file
+	File                          // mmap of files; hooked together with Mmap
+	NumDomains                    //
+	PythonDomains = Malloc        // those before it are CPython's own
 )
 
 // String is the domain's name in filters, labels and reports.
 func (d Domain) String() string {
-	switch d {
-	case Raw:
-		return "raw"
-	case Mem:
-		return "mem"
-	case Obj:
-		return "obj"
+	if d < NumDomains {
+		return agent.DomainNames[d]
 	}
 	return fmt.Sprintf("domain(%d)", uint8(d))
 }
@@ -42,11 +41,16 @@ func (d Domain) String() string {
 // AttachOptions say what to track. The zero value tracks every block of every domain, exactly.
 type AttachOptions struct {
 	SampleBytes uint64   // mean distance between samples, bytes; 0 tracks every block
-	Domains     []Domain // empty: all
+	Domains     []Domain // empty: all. File goes with Mmap
 	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
 	// is. Sampling cannot tell.
 	Temporary int
 	Follow    bool // forked children get tables of their own, and so do theirs
+	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
+	Hold bool
+
+	starting bool // the interpreter need not be initialised
+	named    bool // hold as those do who may not open mappings
 }
 
 // MostTemporary is the largest AttachOptions.Temporary.
@@ -71,6 +75,7 @@ type Attachment struct {
 	Took    time.Duration // the whole attach
 	Notes   []string      // what a user should know: what is not seen and why
 	Already bool          // tracking was on before; nothing was changed
+	Held    *Held         // with AttachOptions.Hold; the caller closes it
 }
 
 // Python describes an interpreter in a process.
@@ -118,6 +123,7 @@ type Status struct {
 	AgentTables   uint64   // bytes of tables in memory (not reserved)
 	AgentReserved uint64   // bytes of address space
 	Resident      uint64   // bytes of the whole process in memory, where it is tracked
+	Memory        *Memory  // what that is made of; nil where it is not known
 	PeakBytes     uint64   // the most that was ever live, of all tracked domains
 	Lost          uint64   // allocations not recorded since a table was full
 	Follows       bool     // forked children are followed
@@ -146,7 +152,8 @@ type Dump struct {
 
 // Detachment tells what a detach or repair did.
 type Detachment struct {
-	Restored int           // hooked words put back
+	Restored int           // hooked words of CPython's allocators that were put back
+	Slots    int           // hooked GOT slots that were put back
 	Foreign  []string      // hooked words that hold somebody else's value and were left alone, a sentence each
 	Unmapped bool          // the agent is gone from the target
 	Why      string        // where not unmapped: why it stays, as a pass-through

@@ -42,10 +42,20 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 	defer t.close()
 
 	already, err := t.alreadyTracked()
-	if err != nil || already != nil {
+	if err != nil {
+		return nil, err
+	}
+	if already != nil {
+		if o.Hold {
+			already.Held, err = t.hold()
+		}
 		return already, err
 	}
-	in, err := cpython.Find(t.proc, t.mem)
+	find := cpython.Find
+	if o.starting {
+		find = cpython.FindStarting
+	}
+	in, err := find(t.proc, t.mem)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +74,15 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 	}
 	result.Tid, result.Pause = report.Tid, report.Pause
 	result.Notes = append(result.Notes, report.Notes...)
+	result.Notes = append(result.Notes, pl.native.notes...)
 	if err := pl.hook(result.Hooked); err != nil {
+		pl.dropTables()
 		return nil, errors.Join(err, pl.undo(ctx))
+	}
+	if o.Hold {
+		if result.Held, err = t.holdTables(pl.base+agent.TablesOffset, pl.header.Size, pl.tables); err != nil {
+			return nil, errors.Join(err, pl.undo(ctx))
+		}
 	}
 	result.Took = time.Since(began)
 	return result, nil
@@ -95,7 +112,7 @@ func domainsOf(chosen []Domain) []Domain {
 	if len(chosen) > 0 {
 		return chosen
 	}
-	return []Domain{Raw, Mem, Obj}
+	return []Domain{Raw, Mem, Obj, Malloc, Mmap, File}
 }
 
 const pageSize = 4096
@@ -108,9 +125,13 @@ type placing struct {
 	image  *inject.Image
 	header agent.Tables
 	size   uint64 // of the reservation
+	before []agent.Range
 
+	named  bool     // the tables are a file that can be opened by name for a moment: see hold.go
+	tables *os.File // that file, opened
 	base   mem.Addr
 	ledger []inject.Word // as in the header
+	native nativePlan
 }
 
 // prepareAgent does everything that needs no stop.
@@ -122,6 +143,11 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	}
 	if pl.plan, err = call.Prepare(t.proc, call.Options{}); err != nil {
 		return nil, err
+	}
+	if o.Hold {
+		if err := pl.planHold(o.named); err != nil {
+			return nil, err
+		}
 	}
 	modules, err := dso.Modules(t.proc, t.mem)
 	if err != nil {
@@ -139,9 +165,17 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
 		return nil, err
 	}
+	if err := pl.planNative(modules, domainsOf(o.Domains)); err != nil {
+		return nil, err
+	}
 	if err := pl.planMemory(status, o.Follow); err != nil {
 		return nil, err
 	}
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return nil, err
+	}
+	pl.before = noteBefore(maps)
 	h.Config.Temporary = uint32(o.Temporary)
 	h.Magic, h.Fingerprint, h.State = agent.Magic, agent.Fingerprint(), agent.StateHooking
 	h.Started = uint64(time.Now().UnixNano())
@@ -191,9 +225,9 @@ func (pl *placing) planMemory(status proc.Status, follow bool) error {
 
 // place maps the agent's memory: the only time that a thread is borrowed, for five system calls and no code of ours.
 // The reservation is where the code will be; the tables come next, by which a later heaptap finds what was left half
-// done. They are shared memory without a name, since one from memfd_create would take three calls more.
+// done. They are shared memory without a name, since one from memfd_create takes two calls more.
 func (pl *placing) place(ctx context.Context) (call.Report, error) {
-	return pl.plan.Borrow(ctx, func(s *call.Session) error {
+	report, err := pl.plan.Borrow(ctx, func(s *call.Session) error {
 		const none = ^uint64(0)
 		base, err := s.Syscall(unix.SYS_MMAP, 0, pl.size, unix.PROT_READ|unix.PROT_EXEC,
 			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, none, 0)
@@ -203,13 +237,17 @@ func (pl *placing) place(ctx context.Context) (call.Report, error) {
 		pl.base = mem.Addr(base)
 		fault.Point("attach/reserved")
 		flag, tables := base+agent.FlagOffset, base+agent.TablesOffset
+		back, kind, err := pl.tablesFile(s)
+		if err != nil {
+			return pl.unplace(s, err)
+		}
 		for _, step := range []struct {
 			what string
 			nr   uint64
 			args []uint64
 		}{
 			{"tables", unix.SYS_MMAP, []uint64{tables, pl.header.Size, unix.PROT_READ | unix.PROT_WRITE,
-				unix.MAP_SHARED | unix.MAP_ANONYMOUS | unix.MAP_FIXED | unix.MAP_NORESERVE, none, 0}},
+				unix.MAP_SHARED | kind | unix.MAP_FIXED | unix.MAP_NORESERVE, back, 0}},
 			// A core dump would bring every page of the reservation into being.
 			{"tables' mark to be left out of core dumps", unix.SYS_MADVISE,
 				[]uint64{tables, pl.header.Size, unix.MADV_DONTDUMP}},
@@ -218,16 +256,24 @@ func (pl *placing) place(ctx context.Context) (call.Report, error) {
 			{"flag page's mark to be wiped on fork", unix.SYS_MADVISE, []uint64{flag, pageSize, unix.MADV_WIPEONFORK}},
 		} {
 			if _, err := s.Syscall(step.nr, step.args...); err != nil {
-				err = fmt.Errorf("map the agent's %s: %w", step.what, err)
-				if _, undo := s.Syscall(unix.SYS_MUNMAP, base, pl.size); undo != nil {
-					err = &RestoreError{Pid: pl.t.proc.Pid, What: "the agent's reservation stays mapped", Err: errors.Join(undo, err)}
-				}
-				return err
+				return errors.Join(pl.unplace(s, fmt.Errorf("map the agent's %s: %w", step.what, err)), closeIn(s, back))
 			}
 			fault.Point("attach/mapped")
 		}
-		return nil
+		return closeIn(s, back)
 	})
+	if err != nil {
+		pl.dropTables()
+	}
+	return report, err
+}
+
+// unplace takes back the reservation after an error in the middle.
+func (pl *placing) unplace(s *call.Session, err error) error {
+	if _, undo := s.Syscall(unix.SYS_MUNMAP, uint64(pl.base), pl.size); undo != nil {
+		return &RestoreError{Pid: pl.t.proc.Pid, What: "the agent's reservation stays mapped", Err: errors.Join(undo, err)}
+	}
+	return err
 }
 
 // hook fills the tables and swaps the allocators' pointers. The target runs.
@@ -241,11 +287,20 @@ func (pl *placing) hook(domains []Domain) error {
 	if err := pl.fillLedger(domains); err != nil {
 		return err
 	}
+	if err := pl.placeStubs(); err != nil {
+		return err
+	}
+	if err := agent.WriteBefore(m, pl.base+agent.TablesOffset, h, pl.before); err != nil {
+		return err
+	}
 	// Before there is a header, so that whoever finds one is told whose it is.
 	if err := agent.WriteFlag(m, pl.base+agent.FlagOffset, agent.Flag{Tables: agent.TablesOwn}); err != nil {
 		return err
 	}
 	if err := agent.WriteHeader(m, pl.base+agent.TablesOffset, h); err != nil {
+		return err
+	}
+	if err := pl.writeNative(); err != nil {
 		return err
 	}
 	fault.Point("attach/ledger")
@@ -257,6 +312,9 @@ func (pl *placing) hook(domains []Domain) error {
 			return fmt.Errorf("hook: %w", err)
 		}
 		fault.Point("attach/hooked")
+	}
+	if err := pl.hookSlots(); err != nil {
+		return err
 	}
 	if err := writeState(m, pl.base, agent.StateTracking); err != nil {
 		return err
@@ -280,6 +338,9 @@ func (pl *placing) fillLedger(domains []Domain) error {
 	l := pl.in.Layout.Allocator
 	offsets := [agent.Functions]cpython.Offset{agent.Malloc: l.Malloc, agent.Calloc: l.Calloc, agent.Realloc: l.Realloc, agent.Free: l.Free}
 	for _, d := range domains {
+		if d >= PythonDomains {
+			continue
+		}
 		for f, off := range offsets {
 			at := off.From(pl.in.Allocators[d])
 			old, err := mem.U64(pl.t.mem, at)

@@ -62,6 +62,7 @@ func Repair(ctx context.Context, pid int) (*Detachment, error) {
 			return nil, err
 		}
 		sum.Restored += d.Restored
+		sum.Slots += d.Slots
 		sum.Foreign = append(sum.Foreign, d.Foreign...)
 		sum.Pause = max(sum.Pause, d.Pause)
 		if !d.Unmapped {
@@ -133,7 +134,7 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 		return d, nil
 	}
 	if a.header != nil && len(d.Foreign) == 0 {
-		if err := t.clearCopies(a); err != nil {
+		if err := t.clearCopies(ctx, a, d); err != nil {
 			return nil, err
 		}
 	}
@@ -143,6 +144,11 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 	}
 	if user != "" {
 		return stays(user + " still points to the agent")
+	}
+	if a.state() == Incomplete {
+		if err := t.closeLeft(ctx); err != nil {
+			return nil, err
+		}
 	}
 	quiet, err := t.unmap(ctx, a, d)
 	if err != nil {
@@ -179,40 +185,86 @@ func (t *target) keepInherited(a *placed) (own bool, err error) {
 	return true, mem.PutU64(t.mem, at, agent.TablesOwn)
 }
 
-// clearCopies puts originals in the place of hooks in the interpreter's own data, when nobody stands in front of the
-// hooks any more: what tracemalloc saved when it was started keeps standing there after it was stopped. It is written
-// anew before the next use, but a thread that is on its way through tracemalloc still goes by it.
-func (t *target) clearCopies(a *placed) error {
-	modules, err := dso.Modules(t.proc, t.mem)
-	if err != nil {
-		return err
+// clearRounds is how often copies of hooks are looked for: a program may copy one while we look.
+const clearRounds = 4
+
+// clearCopies puts originals in the place of hooks that the target has copied, when nobody stands in front of the hooks any
+// more: what tracemalloc saved when it was started keeps standing in the interpreter's data after it was stopped, and a
+// program that takes malloc's address from a slot may keep it anywhere. The two are the same function to the target. The
+// words are changed while all of it stands still.
+func (t *target) clearCopies(ctx context.Context, a *placed, d *Detachment) error {
+	originals := originalsOf(a)
+	for range clearRounds {
+		copies, err := t.copies(a, originals)
+		if err != nil || len(copies) == 0 {
+			return err
+		}
+		plan, err := call.Prepare(t.proc, call.Options{})
+		if err != nil {
+			return err
+		}
+		report, err := plan.BorrowAll(ctx, func(*call.Session, []call.StoppedThread) error {
+			for _, w := range copies {
+				var changed *inject.ChangedError
+				var gone *mem.Fault
+				if err := w.Restore(t.mem); err != nil && !errors.As(err, &changed) && !errors.As(err, &gone) {
+					return fmt.Errorf("put back a copy of a hook: %w", err)
+				}
+			}
+			return nil
+		})
+		d.Pause = max(d.Pause, report.Pause)
+		if err != nil {
+			return err
+		}
+		fault.Point("detach/copies")
 	}
-	modules = slices.DeleteFunc(modules, func(m *dso.Module) bool { return uint64(m.Start) != a.header.Python.ModuleBase })
-	maps, err := t.proc.Maps()
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// originalsOf are the functions that hooks stand in front of, by the hooks' addresses.
+func originalsOf(a *placed) map[uint64]uint64 {
 	originals := map[uint64]uint64{}
 	for _, e := range a.header.Ledger {
 		if e.Kind != agent.LedgerFree {
 			originals[e.New] = e.Old
 		}
 	}
-	for _, mp := range maps {
-		if !mp.Write || mp.Shared || moduleIn(modules, mp) == "" {
-			continue
-		}
-		for at, v := range t.pointers(a, mp) {
-			old, ok := originals[v]
-			if !ok {
-				continue
-			}
-			if err := (inject.Word{Addr: at, Old: old, New: v}).Restore(t.mem); err != nil {
-				return fmt.Errorf("put back a copy of a hook: %w", err)
+	for f := range a.header.Stubs {
+		for v, stub := range a.header.Stubs[f] {
+			if original := a.header.Native[f][v]; original != 0 {
+				originals[stub] = original
 			}
 		}
 	}
-	return nil
+	return originals
+}
+
+// copies finds words that hold a hook's address: in the interpreter's own data, and where slots were hooked in all private
+// memory.
+func (t *target) copies(a *placed, originals map[uint64]uint64) ([]inject.Word, error) {
+	modules, err := dso.Modules(t.proc, t.mem)
+	if err != nil {
+		return nil, err
+	}
+	modules = slices.DeleteFunc(modules, func(m *dso.Module) bool { return uint64(m.Start) != a.header.Python.ModuleBase })
+	maps, err := t.proc.Maps()
+	if err != nil {
+		return nil, err
+	}
+	everywhere := a.header.HasNative != 0 || a.header.HasMapped != 0
+	var found []inject.Word
+	for _, mp := range maps {
+		if !mp.Write || mp.Shared || a.contains(mp.Start) || !everywhere && moduleIn(modules, mp) == "" {
+			continue
+		}
+		for at, v := range t.pointers(a, mp) {
+			if old, ok := originals[v]; ok {
+				found = append(found, inject.Word{Addr: at, Old: old, New: v})
+			}
+		}
+	}
+	return found, nil
 }
 
 // pointers yields the aligned words of a mapping that lead into the agent. What cannot be read has been unmapped
@@ -267,7 +319,7 @@ func (t *target) unhook(a *placed, d *Detachment) error {
 		}
 		fault.Point("detach/unhooked")
 	}
-	return nil
+	return t.unhookSlots(a, d)
 }
 
 func hookName(e agent.Ledger) string {
@@ -308,6 +360,10 @@ func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
 			continue
 		}
 		for at := range t.pointers(a, mp) {
+			// The kernel makes one mapping of a module's data and of memory that comes to lie behind it, such as a stack.
+			if !everywhere && !slices.ContainsFunc(modules, func(m *dso.Module) bool { return m.Contains(at) }) {
+				continue
+			}
 			return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at), nil
 		}
 	}

@@ -37,13 +37,16 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	labels := types.resolve(t, c, a.tablesAt())
-	d.Notes = append(d.Notes, labels.notes...)
-	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause}
-	if info.own, err = t.proc.Resident(a.tables); err != nil {
+	if err := t.nameThreads(c); err != nil {
 		return nil, err
 	}
-	info.resident = resident
+	labels := types.resolve(t, c, a.tablesAt())
+	d.Notes = append(d.Notes, labels.notes...)
+	info := snapshotInfo{pid: pid, command: t.command(), taken: taken, pause: d.Pause, paused: !o.NoPause,
+		resident: resident}
+	if info.memory, err = t.memoryAt(a, c); err != nil {
+		d.Notes = append(d.Notes, fmt.Sprintf("what the process's memory is made of is not known: %v", err))
+	}
 	var lengths *lengthSampler
 	if o.lengths {
 		lengths = &lengthSampler{candidates: map[int32][]candidate{}}
@@ -123,19 +126,16 @@ func (t *target) capture(
 		d.Notes = append(d.Notes, report.Notes...)
 	}
 	fault.Point("dump/copied")
-	if limit, err = t.tablesLimit(a); err != nil {
-		return taken, err
-	}
 	if err := c.CopyNames(t.mem, a.tablesAt(), limit); err != nil {
 		return taken, err
 	}
 	return taken, t.proc.Check()
 }
 
-// tablesLimit bounds what may be copied: what the tables occupy, with room for what comes meanwhile.
+// tablesLimit bounds what may be copied of an agent's tables.
 func (t *target) tablesLimit(a *placed) (uint64, error) {
 	resident, err := t.proc.Resident(a.tables)
-	return 2*resident + 64<<20, err
+	return limitOf(resident), err
 }
 
 // command is the target's command line, for people.

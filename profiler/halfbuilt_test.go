@@ -32,7 +32,7 @@ func TestHalfBuilt(t *testing.T) {
 			tg.ExecFile("halfbuilt.py", halfBuiltSource)
 			for first := range 20 {
 				tg.Exec(fmt.Sprintf("__import__('pytarget').defer(lambda: build(%d))", first))
-				awaitStopped(t, tg.Pid())
+				awaitState(t, tg.Pid(), 'T')
 				d, err := TakeDump(t.Context(), tg.Pid(), DumpOptions{})
 				tg.Signal(syscall.SIGCONT)
 				if err != nil {

@@ -25,6 +25,9 @@ type LeakOptions struct {
 	Snapshots int           // 0 is DefaultLeakSnapshots; at least heap.LeakSnapshots
 	Dump      DumpOptions
 
+	// View turns each snapshot, as it was taken, into that by which is judged; nil leaves them as they are. The order of
+	// records must stay.
+	View func(*heap.Snapshot) *heap.Snapshot
 	// Wait returns when it is time for snapshot next, of 1 to Snapshots-1. Nil waits by the clock, so that snapshots
 	// are equally far apart.
 	Wait func(ctx context.Context, next int) error
@@ -77,8 +80,13 @@ func FindLeaks(ctx context.Context, pid int, o LeakOptions) (*LeakHunt, error) {
 		if err != nil {
 			return nil, fmt.Errorf("snapshot %d of %d: %w", n+1, o.Snapshots, err)
 		}
-		series = append(series, d.Snapshot)
 		containers = d.containers
+		if o.View != nil {
+			series = append(series, o.View(d.Snapshot))
+			viewContainers(containers, o.View)
+		} else {
+			series = append(series, d.Snapshot)
+		}
 		h.Pause = max(h.Pause, d.Pause)
 		if n == 0 {
 			h.Notes = append(h.Notes, d.Notes...)

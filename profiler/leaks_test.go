@@ -115,6 +115,9 @@ func partOfLeak(r *heap.LeakReport, stack int32) string {
 		return names[0]
 	}
 	callers := r.Series[0].Callers(stack)
+	if stack == heap.None { // a thread's first part of the stack of Python frames, mapped before it has one
+		return "leak_threads"
+	}
 	if len(callers) < 2 {
 		return ""
 	}

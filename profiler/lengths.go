@@ -92,6 +92,21 @@ func (l *lengthSampler) read(t *target, types *cpython.Types) {
 	l.candidates = nil
 }
 
+// viewContainers gives containers the frames that a view of their snapshot has.
+func viewContainers(list []Container, view func(*heap.Snapshot) *heap.Snapshot) {
+	s := &heap.Snapshot{}
+	b := heap.NewBuilder(s)
+	for _, c := range list {
+		frames := slices.Clone(c.Frames)
+		slices.Reverse(frames)
+		s.Records = append(s.Records, heap.Record{Stack: b.Stack(frames...), Age: heap.UnknownAge})
+	}
+	s = view(s)
+	for i := range list {
+		list[i].Frames = s.Callers(s.Records[i].Stack)
+	}
+}
+
 // containersOf sorts containers by the suspects that they belong to: those whose stack, or a caller of it, is accused.
 func containersOf(r *heap.LeakReport, found []Container) map[int32][]Container {
 	last := r.Series[len(r.Series)-1]

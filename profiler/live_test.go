@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 // victim does what the environment says.
 func victim(spec string) error {
 	verb, number, _ := strings.Cut(spec, " ")
+	if verb == "run" {
+		return runVictim(number)
+	}
 	pid, err := strconv.Atoi(number)
 	if err != nil {
 		return err
@@ -49,6 +52,10 @@ func victim(spec string) error {
 	switch verb {
 	case "attach":
 		_, err = Attach(ctx, pid, AttachOptions{})
+	case "follow":
+		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
+	case "hold":
+		_, err = Attach(ctx, pid, AttachOptions{Hold: true, named: true})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":

@@ -167,13 +167,16 @@ func (t *target) innermostPid() (int, error) {
 	return t.proc.Pid, nil
 }
 
-// tablesName is how the kernel names shared memory without a name.
-const tablesName = "/dev/zero"
+// tablesName is how the kernel names shared memory without a name, heldName how it names what memfd_create gave.
+const (
+	tablesName = "/dev/zero"
+	heldName   = "/memfd:" + memfdName
+)
 
-// isTables reports whether a mapping holds the agent's tables, written or not: shared memory without a name, of a size
-// that is ours alone.
+// isTables reports whether a mapping holds the agent's tables, written or not: shared memory without a name or with
+// heaptap's, of a size that is ours alone.
 func isTables(m proc.Mapping) bool {
-	return m.Shared && m.Path == tablesName && m.Deleted && m.Size() > agent.MinTables &&
+	return m.Shared && (m.Path == tablesName || m.Path == heldName) && m.Deleted && m.Size() > agent.MinTables &&
 		(m.Size()+agent.TablesOffset)%reserveModulus == reserveMark
 }
 

@@ -69,7 +69,7 @@ func oracle(t *testing.T, in pytarget.Interpreter, name, program string) {
 	}
 	tg.ExecFile("harness.py", read(t, oracleHarness))
 	tg.Exec(fmt.Sprintf("__import__('pytarget').defer(lambda: measure(%q, %q))", program, name))
-	awaitStopped(t, tg.Pid())
+	awaitState(t, tg.Pid(), 'T')
 	ours := liveBlocks(t, tg.Pid())
 	tg.Signal(syscall.SIGCONT)
 	traces := ask[allTraces](t, tg, "traces").count()
@@ -168,8 +168,8 @@ func oracle(t *testing.T, in pytarget.Interpreter, name, program string) {
 	t.Logf("%d blocks agree, %d were reused from free lists, %d (%d bytes) are tracemalloc's own", agree, reused, own, ownBytes)
 }
 
-// awaitStopped returns when the target has stopped itself.
-func awaitStopped(t *testing.T, pid int) {
+// awaitState returns when the target's first thread is in the state: 'T' stopped, 'S' waiting.
+func awaitState(t *testing.T, pid int, state byte) {
 	t.Helper()
 	p, err := proc.Open(pid)
 	if err != nil {
@@ -179,9 +179,9 @@ func awaitStopped(t *testing.T, pid int) {
 	for {
 		st, err := p.Stat(pid)
 		if err != nil || t.Context().Err() != nil {
-			t.Fatalf("wait for process %d to stop: %v, %v", pid, err, t.Context().Err())
+			t.Fatalf("wait for process %d to be in state %c: %v, %v", pid, state, err, t.Context().Err())
 		}
-		if st.State == 'T' {
+		if st.State == state {
 			return
 		}
 		runtime.Gosched()

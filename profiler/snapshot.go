@@ -21,8 +21,8 @@ type snapshotInfo struct {
 	taken    time.Time
 	pause    time.Duration
 	paused   bool
-	resident uint64 // bytes of the process in memory
-	own      uint64 // of these heaptap's own
+	resident uint64  // bytes of the process in memory
+	memory   *Memory // what that is made of; nil where it is not known
 }
 
 // buildSnapshot turns a copy of the tables into a snapshot, and counts the live blocks, also those that filter leaves out.
@@ -73,9 +73,11 @@ func describeSnapshot(h *agent.Tables, info snapshotInfo) []heap.KeyValue {
 	if info.command != "" {
 		kv = append(kv, heap.KeyValue{Key: "command", Value: info.command})
 	}
-	if info.resident != 0 {
-		kv = append(kv, heap.KeyValue{Key: "rss", Value: fmt.Sprintf("%d bytes", info.resident)},
-			heap.KeyValue{Key: "heaptap's own", Value: fmt.Sprintf("%d bytes", info.own)})
+	switch {
+	case info.memory != nil:
+		kv = append(kv, info.memory.info()...)
+	case info.resident != 0:
+		kv = append(kv, heap.KeyValue{Key: heap.InfoRSS, Value: fmt.Sprintf("%d bytes", info.resident)})
 	}
 	if h.Config.Temporary != 0 {
 		kv = append(kv, heap.KeyValue{Key: "temporary", Value: fmt.Sprintf("freed within %d allocations of its thread", h.Config.Temporary)})
@@ -188,7 +190,7 @@ func (b *snapshotBuilder) countLive() (uint64, error) {
 			r.MinSize = size
 		}
 		r.MaxSize = max(r.MaxSize, size)
-		if rate == 0 {
+		if rate == 0 || Domain(blk.Domain) == Mmap || Domain(blk.Domain) == File { // mappings are never sampled
 			r.InuseBlocks++
 			r.InuseBytes += size
 			continue

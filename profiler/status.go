@@ -38,12 +38,19 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.CodeObjects = used(h.Codes, agent.CodeFirst)
 	s.Lost = h.LostThreads
 	s.Follows, s.Followed, s.NotFollowed, s.Parent = h.Config.Follow != 0, h.Followed, h.NotFollowed, int(h.Parent)
-	if s.AgentTables, err = t.proc.Resident(a.tables); err != nil {
+	uses, err := t.uses()
+	if err != nil {
 		return nil, err
 	}
+	s.AgentTables = useOf(uses, a.tables)
 	if s.State == Tracking {
 		if s.Resident, err = t.noteResident(a); err != nil {
 			return nil, err
+		}
+		if s.Memory, err = t.memoryNow(a, uses); err != nil {
+			s.NotSeen = append(s.NotSeen, fmt.Sprintf("what the process's memory is made of: %v", err))
+		} else {
+			s.Resident = s.Memory.RSS
 		}
 	}
 	s.PeakBytes = h.PeakBytes >> sampleShift(h)
@@ -78,10 +85,12 @@ func used(w agent.Window, first uint64) uint64 { return max(min(w.Next, w.Entrie
 func hookedDomains(h *agent.Tables) func(func(Domain) bool) {
 	var hooked [NumDomains]bool
 	for _, e := range h.Ledger {
-		if d := e.What >> 8; e.Kind == agent.LedgerAllocator && d < uint32(NumDomains) {
+		if d := e.What >> 8; e.Kind == agent.LedgerAllocator && d < uint32(PythonDomains) {
 			hooked[d] = true
 		}
 	}
+	hooked[Malloc] = h.HasNative != 0
+	hooked[Mmap], hooked[File] = h.HasMapped != 0, h.HasMapped != 0
 	return func(yield func(Domain) bool) {
 		for d, is := range hooked {
 			if is && !yield(Domain(d)) {
@@ -133,10 +142,24 @@ func (t *target) checkHooks(a *placed, s *Status) error {
 
 // notSeen says what tracking does not see, beyond what a displaced hook hides.
 func notSeen(h *agent.Tables, s *Status) []string {
+	before := "blocks allocated before the attach"
+	if h.Parent != 0 {
+		before = fmt.Sprintf("blocks from before the fork, which belong to the process that it was forked from (%d)", h.Parent)
+	}
 	list := []string{
-		"blocks allocated before the attach",
-		"memory that does not come from Python's allocators: malloc and mmap of C code, arenas' unused parts",
+		before,
 		"reuse of objects that the interpreter keeps on free lists: they stay where they were first allocated",
+	}
+	if h.HasNative == 0 || h.HasMapped == 0 {
+		list = append(list, "memory that does not come from Python's allocators: malloc and mmap of C code, arenas' unused parts")
+	}
+	if h.SlotsMissed > 0 {
+		list = append(list, fmt.Sprintf("calls through %d slots of malloc, mmap and their like, which could not be hooked", h.SlotsMissed))
+	}
+	if h.Config.Follow != 0 {
+		list = append(list, "children that execute a program: a Python among them is attached to while `heaptap attach --follow` runs")
+	} else {
+		list = append(list, "children: `heaptap attach --follow` tracks them too")
 	}
 	if h.Config.SampleBytes != 0 {
 		list = append(list, fmt.Sprintf("individual blocks: one is recorded for about %d bytes allocated, and numbers are estimates", h.Config.SampleBytes))

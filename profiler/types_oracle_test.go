@@ -121,7 +121,7 @@ func typesOracle(t *testing.T, in pytarget.Interpreter, o DumpOptions) {
 	}
 	tg.ExecFile("zoo.py", zooSource)
 	tg.Exec("__import__('pytarget').defer(enumerate_all)")
-	awaitStopped(t, tg.Pid())
+	awaitState(t, tg.Pid(), 'T')
 	blocks := typedBlocks(t, tg.Pid(), o)
 	tg.Signal(syscall.SIGCONT)
 	theirs := ask[listed](t, tg, "listed")

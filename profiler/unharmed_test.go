@@ -77,7 +77,11 @@ func TestRandomInstants(t *testing.T) {
 			n := times(t, 125)
 			for i := range n {
 				letRun(t, rnd, 3*time.Millisecond)
-				mustAttach(t, tg.Pid())
+				if name == "forks" {
+					mustFollow(t, tg.Pid())
+				} else {
+					mustAttach(t, tg.Pid())
+				}
 				letRun(t, rnd, 3*time.Millisecond)
 				if i%5 == 0 {
 					mustDump(t, tg.Pid())

@@ -108,6 +108,10 @@ func (t *Thread) Resume(syscalls bool, sig syscall.Signal) error {
 	return t.fail("resume", t.request(req, 0, uintptr(sig)))
 }
 
+// Listen leaves a thread that a job's stop signal has stopped (an Event with that signal) as it is, stopped, but lets
+// SIGCONT wake it, which is another Event.
+func (t *Thread) Listen() error { return t.fail("listen to", t.request(unix.PTRACE_LISTEN, 0, 0)) }
+
 // Detach lets a stopped thread go for good, delivering sig where it is not 0. A thread of a job that was stopped by a
 // signal stays stopped.
 func (t *Thread) Detach(sig syscall.Signal) error {

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/heaptap/heaptap/proc"
 )
 
 // StopKind is why a thread is stopped.
@@ -23,7 +25,7 @@ const (
 	Fork                        // likewise, a process
 	Vfork                       // likewise, a process for whose exec or end it will wait
 	Exec                        // has executed another program
-	Exited                      // ended; Stop.Code is the status
+	Exited                      // ended; Stop.Code is the status, or the signal where Stop.Killed
 	Unasked                     // an event that was not asked for; resume
 )
 
@@ -32,6 +34,7 @@ type Stop struct {
 	Kind   StopKind
 	Signal syscall.Signal // of a Signal stop, or the job's stop signal of an Event (SIGTRAP for none)
 	Code   int
+	Killed bool // Exited by a signal
 }
 
 // String says what happened, for errors.
@@ -177,8 +180,9 @@ func (t *Thread) classify() Stop {
 	status := int(t.info.status)
 	switch t.info.code {
 	case cldExited, cldKilled, cldDumped:
+		killed := t.info.code != cldExited
 		t.reap()
-		return Stop{Kind: Exited, Code: status}
+		return Stop{Kind: Exited, Code: status, Killed: killed}
 	}
 	sig := syscall.Signal(status & 0xff)
 	switch event := status >> 8; {
@@ -200,8 +204,15 @@ func (t *Thread) classify() Stop {
 	return Stop{Kind: Signal, Signal: sig, Code: status}
 }
 
-// reap takes the status of a thread that has ended, so that its zombie goes (or goes to its real parent).
+// reap takes the status of a thread that has ended, so that its zombie goes (or goes to its real parent). A process that
+// this program has started itself would be gone for good then (wait_task_zombie, kernel/exit.c: it is not handed on to a
+// parent that is of the tracer's own process), so its status is left for whoever waits for it.
 func (t *Thread) reap() {
+	if p, err := proc.Open(t.Tid); err == nil {
+		if st, err := p.Stat(t.Tid); err == nil && st.Ppid == os.Getpid() {
+			return
+		}
+	}
 	options := uintptr(unix.WEXITED | unix.WNOHANG | unix.WALL)
 	unix.RawSyscall6(unix.SYS_WAITID, pWaitPid, uintptr(t.Tid), 0, options, 0, 0)
 }

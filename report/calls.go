@@ -46,7 +46,7 @@ type callTally struct {
 }
 
 // callLabels are what blocks may differ in beside their stack. Texts are indices in calls.labels.
-type callLabels struct{ typ, thread, domain, age int32 }
+type callLabels struct{ typ, thread, domain, process, age int32 }
 
 // The snapshots of a comparison, as indices in callTally.values.
 const (
@@ -67,7 +67,7 @@ func emptyCalls(names *callNames) *calls {
 func (c *calls) add(s *heap.Snapshot, when int, detailed bool) {
 	frame := make([]int32, len(s.Frames))
 	for i, f := range s.Frames {
-		frame[i] = number(c.frameOf, &c.frames, f)
+		frame[i] = number(c.frameOf, &c.frames, heap.ByLine.Place(f))
 	}
 	node := make([]int32, len(s.Stacks))
 	for i, n := range s.Stacks {
@@ -92,9 +92,9 @@ func (c *calls) add(s *heap.Snapshot, when int, detailed bool) {
 			none = c.child(0, number(c.frameOf, &c.frames, heap.Frame{Func: noStackName}))
 			at = none
 		}
-		l := callLabels{typ: text[r.Type], age: heap.UnknownAge, thread: text[0], domain: text[0]}
+		l := callLabels{typ: text[r.Type], age: heap.UnknownAge, thread: text[0], domain: text[0], process: text[0]}
 		if detailed {
-			l = callLabels{text[r.Type], text[r.Thread], text[r.Domain], r.Age}
+			l = callLabels{text[r.Type], text[r.Thread], text[r.Domain], text[r.Process], r.Age}
 		}
 		c.tally(at, l).values[when].Add(r.Values())
 	}
@@ -268,7 +268,7 @@ func (c *calls) dropLabels(n int, total *[2]heap.Values, cut *callsCut) *calls {
 		kept[i] = true
 	}
 	unknown := number(c.labelOf, &c.labels, cutLabel)
-	dropped := callLabels{unknown, unknown, unknown, heap.UnknownAge}
+	dropped := callLabels{unknown, unknown, unknown, unknown, heap.UnknownAge}
 	p := &calls{callNames: c.callNames, nodes: slices.Clone(c.nodes), nodeOf: c.nodeOf,
 		tallyOf: map[tallyKey]int32{}}
 	for i := range p.nodes {
@@ -289,6 +289,14 @@ func (c *calls) dropLabels(n int, total *[2]heap.Values, cut *callsCut) *calls {
 		}
 	}
 	return p
+}
+
+// hasProcesses tells whether blocks are of several processes that can be told apart.
+func (c *calls) hasProcesses() bool {
+	return slices.ContainsFunc(c.tallies, func(t callTally) bool {
+		name := c.labels[t.labels.process]
+		return name != "" && name != cutLabel
+	})
 }
 
 // frameRanks numbers the frames in the order of file, line and function, which does not depend on how the snapshot was
@@ -352,7 +360,8 @@ func (c *calls) sorted(node int32, m heap.Metric) []*callTally {
 			x, y := a.labels, b.labels
 			return cmp.Or(cmp.Compare(b.values[callsNow][m], a.values[callsNow][m]),
 				cmp.Compare(c.labels[x.typ], c.labels[y.typ]), cmp.Compare(c.labels[x.thread], c.labels[y.thread]),
-				cmp.Compare(c.labels[x.domain], c.labels[y.domain]), cmp.Compare(x.age, y.age))
+				cmp.Compare(c.labels[x.domain], c.labels[y.domain]), cmp.Compare(c.labels[x.process], c.labels[y.process]),
+				cmp.Compare(x.age, y.age))
 		})
 	}
 	return list

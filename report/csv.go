@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,10 +19,14 @@ var csvHeader = [...]string{
 
 // CSV writes a row for each record (RFC 4180, a header line, line ends \n): its values, its labels, the innermost
 // frame, and the whole stack with the innermost frame first, each as "file:line function", separated by "; ". What is
-// not known is empty. In the stack, semicolons of names are commas.
+// not known is empty. A merged snapshot has a last column, process. In the stack, semicolons of names are commas.
 func CSV(w io.Writer, s *heap.Snapshot) error {
 	out := csv.NewWriter(w)
-	err := out.Write(csvHeader[:])
+	header, processes := csvHeader[:], s.HasProcesses()
+	if processes {
+		header = append(slices.Clone(header), "process")
+	}
+	err := out.Write(header)
 	frames := make([]string, len(s.Frames))
 	for i, f := range s.Frames {
 		frames[i] = strings.ReplaceAll(place(f), ";", ",")
@@ -36,7 +41,11 @@ func CSV(w io.Writer, s *heap.Snapshot) error {
 			}
 			stack.WriteString(frames[s.Stacks[n].Frame])
 		}
-		err = out.Write(csvRow(s, r, stack.String()))
+		row := csvRow(s, r, stack.String())
+		if processes {
+			row = append(row, s.Text(r.Process))
+		}
+		err = out.Write(row)
 	}
 	out.Flush()
 	if err == nil {
@@ -70,5 +79,9 @@ func csvRow(s *heap.Snapshot, r *heap.Record, stack string) []string {
 	if leaf.Line > 0 {
 		line = strconv.Itoa(leaf.Line)
 	}
-	return append(row, leaf.Func, leaf.File, line, stack)
+	name := leaf.Func
+	if leaf.Native() {
+		name = function(leaf)
+	}
+	return append(row, name, fileOf(leaf), line, stack)
 }

@@ -322,7 +322,11 @@ func DeltaCSV(w io.Writer, d *heap.Delta, o TableOptions) error {
 		for _, f := range d.New.Callers(r.group.Stack) {
 			stack = append(stack, strings.ReplaceAll(place(f), ";", ","))
 		}
-		row = append(row, r.group.Name, r.group.Frame.Func, r.group.Frame.File, line, strings.Join(stack, "; "))
+		name := r.group.Frame.Func
+		if r.group.Frame.Native() {
+			name = function(r.group.Frame)
+		}
+		row = append(row, r.group.Name, name, fileOf(r.group.Frame), line, strings.Join(stack, "; "))
 		if err == nil {
 			err = out.Write(row)
 		}

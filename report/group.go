@@ -19,11 +19,11 @@ func groupName(by heap.Grouping, g heap.Group) string {
 
 // restName says that n more groups are not shown: "rest: 3 more lines".
 func restName(by heap.Grouping, n int64, which string) string {
-	unit := by.String()
-	if n != 1 {
-		unit += "s"
+	many := by.String() + "s"
+	if by == heap.ByProcess {
+		many = "processes"
 	}
-	return "rest: " + Count(n) + " " + which + " " + unit
+	return "rest: " + Count(n) + " " + which + " " + plural(n, by.String(), many)
 }
 
 // fitStack is a stack on one line, innermost call first, in at most width cells; a width of 0 is no limit.

@@ -26,8 +26,13 @@ import (
 // shop is server with everything that only the whole page shows: threads, a timeline, the process's size.
 func shop() *heap.Snapshot {
 	s := server()
-	s.Info = append(s.Info, heap.KeyValue{Key: infoRSS, Value: fmt.Sprint(96<<20) + " bytes"},
-		heap.KeyValue{Key: infoOwn, Value: fmt.Sprint(5<<20) + " bytes"})
+	for _, fact := range []struct {
+		key string
+		mib int
+	}{{heap.InfoRSS, 96}, {heap.InfoTracked, 38}, {heap.InfoBeside, 20}, {heap.InfoFilesClean, 8}, {heap.InfoFilesDirty, 2},
+		{heap.InfoStacks, 1}, {heap.InfoShared, 0}, {heap.InfoHeaptap, 5}, {heap.InfoUnexplained, 22}} {
+		s.Info = append(s.Info, heap.KeyValue{Key: fact.key, Value: fmt.Sprint(fact.mib<<20) + " bytes"})
+	}
 	s.Strings = append(s.Strings, "worker-1", "worker-2")
 	for i := range s.Records {
 		if r := &s.Records[i]; len(s.Callers(r.Stack)) > 5 {
@@ -214,8 +219,10 @@ func TestPageInBrowser(t *testing.T) {
 	step("overview", func(t *testing.T) {
 		b.expectTexts("#tabs button", "Overview", "Flame graph", "Table", "Tree", "Ages", "Source")
 		b.expectTexts("#view-overview .card .value", "38.1 MiB", "178.3 MiB", "exact")
-		b.expectText("#view-overview .parts", "tracked and live38.1 MiB39.7 %", "heaptap’s own5.0 MiB5.2 %",
-			"not explained52.9 MiB55.1 %", "resident (RSS)96.0 MiB")
+		b.expectTexts("#view-overview .parts dt", "tracked and live", "beside it", "files", "files, written", "stacks",
+			"heaptap’s own", "not explained", "resident (RSS)")
+		b.expectText("#view-overview .parts", "tracked and live38.0 MiB39.6 %", "heaptap’s own5.0 MiB5.2 %",
+			"not explained22.0 MiB22.9 %", "resident (RSS)96.0 MiB")
 		b.expectTexts("#view-overview .rank .name", "Sessions.remember", "Session.__init__", "product")
 		b.expectText("#view-overview", "python3 /srv/shop/server.py --port 8000",
 			"1,234 blocks from before the attach were freed since")
@@ -720,6 +727,12 @@ func TestPageSaysWhatIsNotKnown(t *testing.T) {
 	b.open(htmlFile(t, &heap.Delta{New: s}, HTMLOptions{}))
 	b.expectText("#view-overview", "This snapshot does not say how large the process was.",
 		"This snapshot has no timeline.")
+	// Snapshots of older versions, and those of other programs, do not say what resident memory is made of.
+	s.Info = []heap.KeyValue{{Key: heap.InfoRSS, Value: fmt.Sprint(96<<20) + " bytes"},
+		{Key: heap.InfoHeaptap, Value: fmt.Sprint(5<<20) + " bytes"}}
+	b.open(htmlFile(t, &heap.Delta{New: s}, HTMLOptions{}))
+	b.expectTexts("#view-overview .parts dt", "tracked and live", "heaptap’s own", "not explained", "resident (RSS)")
+	b.expectText("#view-overview .parts", "not explained52.9 MiB55.1 %")
 	b.press("2")
 	b.clickOn("#side .type")
 	if b.shown("#note") {

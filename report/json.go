@@ -39,6 +39,8 @@ type Document struct {
 	Threads []Named `json:"threads"`
 	Domains []Named `json:"domains"`
 	Ages    []Named `json:"ages"` // spans such as "1m to 2m"
+	// Processes are those of a merged snapshot; absent in one of a single process.
+	Processes []Named `json:"processes,omitempty"`
 
 	Frames  []Place       `json:"frames,omitempty"`
 	Stacks  []Call        `json:"stacks,omitempty"`
@@ -75,6 +77,11 @@ type Place struct {
 	File      string `json:"file"`
 	Line      int    `json:"line"`
 	FirstLine int    `json:"first_line"` // of the function
+
+	// Of machine code: the ELF object, its build-id, and where it is not symbolized, the address in it.
+	Object  string `json:"object,omitempty"`
+	BuildID string `json:"build_id,omitempty"`
+	Address uint64 `json:"address,omitempty"`
 }
 
 // Source is a line or a function that allocates, or calls what does.
@@ -102,9 +109,11 @@ type Measurement struct {
 	Domain string `json:"domain"`
 	Thread string `json:"thread"`
 	Type   string `json:"type"`
-	Age    *int32 `json:"age_seconds"` // lower bound; null where unknown
-	Min    *int64 `json:"min_size"`    // bytes of the smallest live block; null where unknown
-	Max    *int64 `json:"max_size"`    // and of the largest
+	// Process is which of several processes: "4711 gunicorn: worker".
+	Process string `json:"process,omitempty"`
+	Age     *int32 `json:"age_seconds"` // lower bound; null where unknown
+	Min     *int64 `json:"min_size"`    // bytes of the smallest live block; null where unknown
+	Max     *int64 `json:"max_size"`    // and of the largest
 	Amounts
 }
 
@@ -118,6 +127,9 @@ func JSON(w io.Writer, s *heap.Snapshot, o JSONOptions) error {
 		Modules: named(s, heap.ByModule, o.Metric), Types: named(s, heap.ByType, o.Metric),
 		Threads: named(s, heap.ByThread, o.Metric), Domains: named(s, heap.ByDomain, o.Metric),
 		Ages: named(s, heap.ByAge, o.Metric),
+	}
+	if s.HasProcesses() {
+		d.Processes = named(s, heap.ByProcess, o.Metric)
 	}
 	if !s.Time.IsZero() {
 		d.Time = &s.Time
@@ -156,7 +168,7 @@ func (d *Document) addRecords(s *heap.Snapshot) {
 		r := &s.Records[i]
 		m := Measurement{
 			Stack: r.Stack, Domain: s.Text(r.Domain), Thread: s.Text(r.Thread), Type: s.Text(r.Type),
-			Amounts: amounts(r.Values()),
+			Process: s.Text(r.Process), Amounts: amounts(r.Values()),
 		}
 		if r.Age != heap.UnknownAge {
 			m.Age = &r.Age
@@ -187,7 +199,8 @@ func amounts(v heap.Values) Amounts {
 }
 
 func placeOf(f heap.Frame) Place {
-	return Place{Function: f.Func, File: f.File, Line: f.Line, FirstLine: f.FirstLine}
+	return Place{Function: f.Func, File: f.File, Line: f.Line, FirstLine: f.FirstLine,
+		Object: f.Module, BuildID: f.BuildID, Address: f.Addr}
 }
 
 func named(s *heap.Snapshot, by heap.Grouping, m heap.Metric) []Named {

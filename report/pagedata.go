@@ -29,11 +29,12 @@ type pageData struct {
 
 // pageFrames are the frames of calls.
 type pageFrames struct {
-	Func     []int32 `json:"func"`     // index
-	File     []int32 `json:"file"`     // index
-	Module   []int32 `json:"module"`   // index
-	Line     []int   `json:"line"`     // 0 where unknown
-	Function []int32 `json:"function"` // number of the function: the same for its lines
+	Func     []int32 `json:"func"`             // index
+	File     []int32 `json:"file"`             // index
+	Module   []int32 `json:"module"`           // index
+	Line     []int   `json:"line"`             // 0 where unknown
+	Function []int32 `json:"function"`         // number of the function: the same for its lines
+	Native   []int   `json:"native,omitempty"` // 1 for machine code; empty where there is none
 }
 
 // pageNodes are the calls below the root, in preorder.
@@ -50,6 +51,8 @@ type pageRecords struct {
 	Thread []int32 `json:"thread"` // index; empty where the page does not tell threads apart
 	Domain []int32 `json:"domain"` // as Thread
 	Age    []int32 `json:"age"`    // seconds, -1 where unknown; empty as Thread
+	// Process is an index; empty as Thread, and where the page is of one process.
+	Process []int32 `json:"process,omitempty"`
 	// Values and Old have a column for each of Metrics: now, and in the older snapshot.
 	Values [][]int64 `json:"values"`
 	Old    [][]int64 `json:"old"`
@@ -95,6 +98,8 @@ type pageSnapshot struct {
 	Timeline [][3]float64 `json:"timeline"`
 	RSS      int64        `json:"rss"` // bytes of the process in physical memory; -1 where unknown
 	Own      int64        `json:"own"` // and of heaptap's in it; -1 where unknown
+	// Parts of RSS, as [heap.InfoTracked] and the others name them; empty where it is not known what it is made of.
+	Parts map[string]int64 `json:"parts"`
 }
 
 // pageSource is what is shown of a source file.
@@ -146,7 +151,8 @@ func pageAges(tree *calls) [][2]int32 {
 
 func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 	p := pageSnapshot{Duration: s.Duration.Seconds(), Sample: s.SampleBytes, Stacks: len(s.Stacks),
-		Records: len(s.Records), Info: [][2]string{}, Timeline: pageTimeline(s), RSS: -1, Own: -1}
+		Records: len(s.Records), Info: [][2]string{}, Timeline: pageTimeline(s), RSS: -1, Own: -1,
+		Parts: map[string]int64{}}
 	if !s.Time.IsZero() {
 		p.Time = s.Time.Format(time.RFC3339)
 	}
@@ -158,26 +164,31 @@ func aboutSnapshot(s *heap.Snapshot) pageSnapshot {
 	}
 	for _, kv := range s.Info {
 		switch kv.Key {
-		case infoRSS:
+		case heap.InfoRSS:
 			p.RSS = bytesOf(kv.Value, p.RSS)
-		case infoOwn:
+		case heap.InfoHeaptap:
 			p.Own = bytesOf(kv.Value, p.Own)
+			p.Parts[kv.Key] = max(p.Own, 0)
+		case heap.InfoTracked, heap.InfoBeside, heap.InfoFilesClean, heap.InfoFilesDirty, heap.InfoStacks,
+			heap.InfoShared, heap.InfoUnexplained:
+			p.Parts[kv.Key] = bytesOf(kv.Value, 0)
 		}
 		if len(p.Info) == maxInfos {
 			continue
 		}
 		p.Info = append(p.Info, [2]string{cutText(Printable(kv.Key)), cut(Printable(kv.Value), maxInfoBytes)})
 	}
+	var sum int64
+	for _, v := range p.Parts {
+		sum += v
+	}
+	if sum != p.RSS { // another version's facts, or another program's
+		clear(p.Parts)
+	}
 	return p
 }
 
-// Facts that a dump notes and the overview reckons with; their values are "1234 bytes".
-const (
-	infoRSS = "rss"
-	infoOwn = "heaptap's own"
-)
-
-// bytesOf reads the value of such a fact; what is none leaves the number as it was.
+// bytesOf reads the value of a fact that is a number of bytes; what is none leaves the number as it was.
 func bytesOf(value string, otherwise int64) int64 {
 	n, err := strconv.ParseInt(strings.TrimSuffix(value, " bytes"), 10, 64)
 	if err != nil || n < 0 {
@@ -233,6 +244,7 @@ type pageBuilder struct {
 	data      pageData
 	tree      *calls
 	detailed  bool
+	processes bool // are told apart
 	metrics   []heap.Metric
 	strings   map[string]int32
 	texts     map[string]int32 // as strings, by the text before it was made printable
@@ -247,7 +259,7 @@ func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) page
 	tree, cut := tree.prune(maxNodes, 2*maxNodes)
 	about.Ages = pageAges(tree)
 	b := pageBuilder{
-		tree: tree, detailed: o.detailed(),
+		tree: tree, detailed: o.detailed(), processes: tree.hasProcesses(),
 		strings: map[string]int32{}, texts: map[string]int32{}, functions: map[heap.Frame]int32{},
 		frames: make([]int32, len(tree.frames)), labels: make([]int32, len(tree.labels)),
 		data: pageData{
@@ -272,6 +284,9 @@ func newPageData(tree *calls, about pageAbout, o pageOptions, maxNodes int) page
 		}
 	}
 	b.addNodes(o.metric)
+	if !slices.Contains(b.data.Frames.Native, 1) {
+		b.data.Frames.Native = nil
+	}
 	b.noteCut(cut, whole)
 	return b.data
 }
@@ -301,6 +316,9 @@ func (b *pageBuilder) record(distance int32, t *callTally) {
 		r.Thread = append(r.Thread, b.label(t.labels.thread))
 		r.Domain = append(r.Domain, b.label(t.labels.domain))
 		r.Age = append(r.Age, t.labels.age)
+		if b.processes {
+			r.Process = append(r.Process, b.label(t.labels.process))
+		}
 	}
 	for column, m := range b.metrics {
 		r.Values[column] = append(r.Values[column], t.values[callsNow][m])
@@ -338,18 +356,22 @@ func (b *pageBuilder) frame(i int32) int32 {
 	if b.frames[i] == 0 {
 		b.frames[i] = int32(len(b.data.Frames.Line)) + 1
 		f := b.tree.frames[i]
-		fn := f
-		fn.Line = 0
+		fn := heap.ByFunction.Place(f)
 		number, known := b.functions[fn]
 		if !known {
 			number = int32(len(b.functions))
 			b.functions[fn] = number
 		}
 		c := &b.data.Frames
-		c.Func = append(c.Func, b.text(f.Func))
-		c.File = append(c.File, b.text(f.File))
-		name, _ := heap.ModuleOf(f.File)
-		c.Module = append(c.Module, b.text(name))
+		name, native := f.Func, 0
+		if f.Native() {
+			name, native = function(f), 1
+		}
+		c.Func = append(c.Func, b.text(name))
+		c.File = append(c.File, b.text(fileOf(f)))
+		c.Native = append(c.Native, native)
+		module, _ := f.ModuleName()
+		c.Module = append(c.Module, b.text(module))
 		c.Line = append(c.Line, f.Line)
 		c.Function = append(c.Function, number)
 	}

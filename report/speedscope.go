@@ -54,7 +54,7 @@ func Speedscope(w io.Writer, s *heap.Snapshot, o SpeedscopeOptions) error {
 		Shared: speedscopeShared{Frames: []speedscopeFrame{}},
 	}
 	for _, f := range s.Frames {
-		file.Shared.Frames = append(file.Shared.Frames, speedscopeFrame{Name: function(f), File: f.File, Line: f.Line})
+		file.Shared.Frames = append(file.Shared.Frames, speedscopeFrame{Name: function(f), File: fileOf(f), Line: f.Line})
 	}
 	noStack := int32(len(file.Shared.Frames))
 	file.Shared.Frames = append(file.Shared.Frames, speedscopeFrame{Name: noStackName})

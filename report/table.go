@@ -200,11 +200,7 @@ func writeLargestStack(out output, s *heap.Snapshot, row heap.Row, o TableOption
 // largestStack returns the stack with the most of what the row counts, its values, and how many stacks the row has.
 func largestStack(s *heap.Snapshot, row heap.Row, o TableOptions) (largest int32, values heap.Values, of int64) {
 	same := func(frame int32) bool {
-		f := s.Frames[frame]
-		if o.By == heap.ByFunction {
-			f.Line = 0
-		}
-		return f == row.Frame
+		return o.By.Place(s.Frames[frame]) == row.Frame
 	}
 	holds := make([]bool, len(s.Stacks)) // whether the stack counts for the row
 	largest = heap.None

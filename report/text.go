@@ -1,7 +1,9 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
+	"path"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -45,26 +47,43 @@ func unprintable(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp)
 }
 
-// location is where a frame is: "server.py:42", "server.py" where the line is unknown, "" where the file is.
+// location is where a frame is: "server.py:42", "server.py" where the line is unknown, "" where the file is. Of machine
+// code without a source file it is the object's file: "libz.so.1".
 func location(f heap.Frame) string {
-	if f.File == "" || f.Line == 0 {
+	switch {
+	case f.File == "" && f.Native() && f.Func != "":
+		return Printable(path.Base(f.Module))
+	case f.File == "" || f.Line == 0:
 		return Printable(f.File)
 	}
 	return fmt.Sprintf("%s:%d", Printable(f.File), f.Line)
 }
 
-// function is the frame's function, or a placeholder.
+// function is the frame's function, or a placeholder: of machine code the place in its object.
 func function(f heap.Frame) string {
-	if f.Func == "" {
+	switch {
+	case f.Func == "" && f.Addr != 0:
+		return fmt.Sprintf("%s+%#x", Printable(path.Base(f.Module)), f.Addr)
+	case f.Func == "":
 		return "[unknown]"
 	}
 	return Printable(f.Func)
 }
 
-// place is the frame on one line: "server.py:42 Handler.get".
+// place is the frame on one line: "server.py:42 Handler.get" of Python, "deflate (deflate.c:17)" of machine code.
 func place(f heap.Frame) string {
-	return strings.TrimSpace(location(f) + " " + function(f))
+	where, what := location(f), function(f)
+	switch {
+	case where == "":
+		return what
+	case f.Native():
+		return what + " (" + where + ")"
+	}
+	return where + " " + what
 }
+
+// fileOf is the file that a frame is in: of machine code without a source file, the object's.
+func fileOf(f heap.Frame) string { return cmp.Or(f.File, f.Module) }
 
 // FitPlace is a frame on one line, in at most width cells: first the file loses leading folders, then either end is cut. A width of 0
 // is no limit.
@@ -80,11 +99,22 @@ func FitPlace(f heap.Frame, width int) string {
 			break
 		}
 		where = "…" + strings.TrimPrefix(where, "…/")[cut:]
-		if short := where + " " + what; Cells(short) <= width {
+		short := where + " " + what
+		if f.Native() {
+			short = what + " (" + where + ")"
+		}
+		if Cells(short) <= width {
 			return short
 		}
 	}
 	where = strings.TrimPrefix(where, "…/")
+	if f.Native() { // names of C++ are long, and begin with what tells most
+		rest := " (" + where + ")"
+		if room := width - Cells(rest); where != "" && room >= width/3 {
+			return Fit(what, room) + rest
+		}
+		return Fit(what, width)
+	}
 	// The line tells most. Give it up to two thirds, the function the rest.
 	where = fitLeft(where, max(width-Cells(what)-1, width*2/3))
 	return Fit(where+" "+what, width)

@@ -97,6 +97,8 @@ enum {
 	HT_N_DLOPEN,
 	HT_N_DLMOPEN,
 	HT_N_DLCLOSE,
+	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
+	HT_N_DLVSYM,
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -334,6 +336,9 @@ struct ht_thread {
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
+	u64 own_scope;    /* the thread is counted in ht_tables.own_scope */
+	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
+	u64 loader_back;  /* its return address */
 	u64 stack_low; /* of its stack so much is known to be there; high 0: nothing */
 	u64 stack_high;
 	u32 natives; /* native frames of the last walk */
@@ -342,9 +347,9 @@ struct ht_thread {
 	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
 	u32 native_left; /* Python frames outside of them */
 	u32 native_pad;
-	u64 reserved[1];
+	u64 reserved[6];
 };
-HT_ASSERT_SIZE(struct ht_thread, 512);
+HT_ASSERT_SIZE(struct ht_thread, 576);
 
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
@@ -440,7 +445,7 @@ enum { HT_LEDGER_ENTRIES = 92 };
 struct ht_name {
 	u64 hash;
 	u32 function;
-	u32 pad;
+	u32 usual; /* 1 + the variant before what the process's own scope binds it to; 0: nothing */
 };
 HT_ASSERT_SIZE(struct ht_name, 16);
 enum { HT_NAMES = 64 };
@@ -455,6 +460,23 @@ struct ht_mapping {
 	u32 pad;
 };
 HT_ASSERT_SIZE(struct ht_mapping, 32);
+
+/* A loaded module, as the loader knows it. */
+struct ht_loaded {
+	u64 map;     /* its struct link_map */
+	u64 dynamic; /* its dynamic section */
+	u32 look;    /* the look that saw it last */
+	u16 again;   /* some of its slots were not bound: look at it again */
+	u16 own;     /* it may be bound otherwise than the process's own scope is */
+};
+HT_ASSERT_SIZE(struct ht_loaded, 24);
+
+/* The bytes [start, end) of the address space. */
+struct ht_range {
+	u64 start;
+	u64 end;
+};
+HT_ASSERT_SIZE(struct ht_range, 16);
 
 enum { HT_STATE_EMPTY, HT_STATE_HOOKING, HT_STATE_TRACKING, HT_STATE_UNHOOKING, HT_STATE_PASSIVE };
 
@@ -505,13 +527,14 @@ struct ht_tables {
 	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
 	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
-	struct ht_window modules;      /* u64[entries]: dynamic sections of the modules whose slots were looked at */
+	struct ht_window modules;      /* ht_loaded[entries]: those whose slots were looked at */
+	struct ht_window before;       /* ht_range[entries]: private memory in no file that was there when tracking began */
 	struct ht_window natives;      /* two ht_native_frame[stacks.capacity] for each thread: last walk and workspace */
 	struct ht_window places;       /* ht_place[1 << HT_PLACES_LOG2] */
 	struct ht_window objects;      /* ht_object[entries]; the tracer's */
 	struct ht_window object_names; /* bytes of these; the tracer's */
 	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
-	struct ht_window spare[4];
+	struct ht_window spare[3];
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -534,12 +557,15 @@ struct ht_tables {
 	u64 native[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS]; /* originals; 0: free */
 	u64 stubs[HT_NATIVE_FUNCTIONS][HT_NATIVE_VARIANTS];  /* their hooks, filled in by the tracer */
 	struct ht_name names[HT_NAMES];
-	u64 loader;        /* address of the loader's struct r_debug, or 0 */
-	u64 loader_thread; /* the thread that last entered the loader, and where its stack was then */
-	u64 loader_stack;
+	u64 loader;       /* address of the loader's struct r_debug, or 0 */
 	u64 slots_missed; /* of modules loaded later: no variant, no permission, no room */
+	u64 modules_looks; /* how often they were looked at */
+	u32 own_scope;     /* threads in dlopen with RTLD_DEEPBIND, or back and not come to look yet */
+	u32 pad6;
+	u32 has_mapped; /* mmap's family is hooked */
+	u32 may_yield; /* sched_yield */
 	u32 names_count;
-	u32 modules_changed; /* something was loaded or unloaded since the modules were looked at */
+	u32 has_native; /* malloc's family is hooked: what CPython's allocators ask of it is not to be counted again */
 	u32 modules_lock;
 	u32 mappings_lock;
 
@@ -552,7 +578,7 @@ struct ht_tables {
 	struct ht_stacks stacks;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[145];
+	u64 pad7[128];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 

@@ -20,6 +20,9 @@
 #include "walk.h"
 #include "unwind.h"
 #include "hybrid.h"
+#include "mappings.h"
+#include "modules.h"
 #include "fork.h"
 #include "hooks.h"
+#include "native.h"
 

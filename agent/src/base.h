@@ -26,6 +26,9 @@ INLINE u8 *at(u64 offset) { return (u8 *)T + offset; }
 #define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define STORE_RELEASE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+/* Are the hooks to do anything? Not before all are in place, nor in a forked child. */
+INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
+
 /* Hides from the compiler that a value equals one it has seen, so that the next load does not wait for the last. */
 #define FORGET(v) __asm__("" : "+r"(v))
 
@@ -98,7 +101,13 @@ static u64 take_bytes(u64 n)
 #error "no such CPU"
 #endif
 
-enum { LOCK_SPINS = 20000 };
+enum { PAGE = 4096, LOCK_SPINS = 20000 };
+
+/* struct iovec of process_vm_readv and process_vm_writev. */
+struct io_vector {
+	u64 base;
+	u64 length;
+};
 
 /*
  * A lock is never waited for beyond a bound: its holder may be a thread that the scheduler, or a tracer, keeps from

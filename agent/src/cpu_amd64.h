@@ -23,9 +23,14 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	return result;
 }
 
+/* Relocations that fill a word with a symbol's address: R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT. */
+INLINE int fills_slot(u32 type) { return type == 1 || type == 6 || type == 7; }
+
 enum {
 	SYS_mmap = 9,
+	SYS_mprotect = 10,
 	SYS_munmap = 11,
+	SYS_sched_yield = 24,
 	SYS_mremap = 25,
 	SYS_madvise = 28,
 	SYS_getpid = 39,
@@ -33,4 +38,5 @@ enum {
 	SYS_gettid = 186,
 	SYS_tgkill = 234,
 	SYS_process_vm_readv = 310,
+	SYS_process_vm_writev = 311,
 };

@@ -22,14 +22,20 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	return (s64)x0;
 }
 
+/* Relocations that fill a word with a symbol's address: R_AARCH64_ABS64, R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT. */
+INLINE int fills_slot(u32 type) { return type == 257 || type == 1025 || type == 1026; }
+
 enum {
-	SYS_mmap = 222,
+	SYS_sched_yield = 124,
+	SYS_tgkill = 131,
+	SYS_prctl = 167,
+	SYS_getpid = 172,
+	SYS_gettid = 178,
 	SYS_munmap = 215,
 	SYS_mremap = 216,
+	SYS_mmap = 222,
+	SYS_mprotect = 226,
 	SYS_madvise = 233,
-	SYS_getpid = 172,
-	SYS_prctl = 167,
-	SYS_gettid = 178,
-	SYS_tgkill = 131,
 	SYS_process_vm_readv = 270,
+	SYS_process_vm_writev = 271,
 };

@@ -67,8 +67,9 @@ static void header_take_over(struct ht_tables *to)
 	to->names_count = T->names_count;
 	to->loader = T->loader;
 	to->slots_missed = T->slots_missed;
-	/* A thread that is not here any more may have been about to look at the modules. */
-	to->modules_changed = T->modules_changed | T->modules_lock;
+	to->modules_looks = T->modules_looks;
+	to->has_native = T->has_native;
+	to->has_mapped = T->has_mapped;
 	TAKE_OVER(ledger);
 }
 

@@ -8,8 +8,6 @@
  * finds depth > 0 and passes through.
  */
 
-INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
-
 /*
  * The frame of the function that the target has called, where a walk of native frames begins: the caller's frame
  * pointer, the address in the caller to return to, and behind these two the caller's stack pointer. In a function that
@@ -33,41 +31,6 @@ INLINE int sample_here(struct ht_thread *t, u32 domain, u64 size)
 		return 0;
 	*until = sample_distance(t);
 	return 1;
-}
-
-/* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
-INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
-{
-	u32 node = stack_now(t, domain, fp);
-	if (unlikely(!guarded(domain)))
-		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
-	u32 stat = stat_of(node);
-	u64 epoch = epoch_now();
-	if (unlikely(!stat || !live_set(p, size, stat, domain, epoch))) {
-		t->lost++;
-		return 0;
-	}
-	t->count[domain].alloc_blocks += weight;
-	t->count[domain].alloc_bytes += size * weight;
-	stat_alloc(stat, domain, weight, size * weight, epoch);
-	return 1;
-}
-
-NOINLINE void record_sampled(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
-{
-	if (sample_here(t, domain, size) && record_block(t, domain, p, size, sample_weight(size), fp))
-		filter_add(p);
-}
-
-INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
-{
-	if (unlikely(CFG->sample_bytes)) {
-		record_sampled(t, domain, p, size, fp);
-		return;
-	}
-	record_block(t, domain, p, size, 1, fp);
-	if (unlikely(CFG->temporary))
-		t->recent[t->recent_next++ % HT_TEMPORARY_MOST] = p;
 }
 
 /* A block taken out of the live map. */
@@ -124,6 +87,65 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
 		t->unseen_frees++;
 	}
 	return k;
+}
+
+/*
+ * Blocks may be freed where we do not see it: by a pointer from dlsym, or by an allocator that is linked into its module.
+ * When malloc has given their place to another, they are certainly gone: the one at p, and one before it whose size
+ * would stand at p.
+ */
+COLD void stale_block(struct ht_thread *t, u64 p) { take_out(t, p); }
+
+INLINE void stale_go(struct ht_thread *t, u64 p)
+{
+	const u64 *word = live_find(p);
+	if (unlikely(!word))
+		return;
+	if (unlikely((s64)LOAD(word) < 0))
+		stale_block(t, p);
+	if (unlikely((u64)word % LEAF_BYTES == 0)) /* the word before it is elsewhere */
+		return;
+	u64 before = LOAD(word - 1);
+	if (unlikely((s64)before < 0 && (before >> HT_SIZE_SHIFT & HT_SIZE_BIG) == HT_SIZE_BIG))
+		stale_block(t, p - (1u << CFG->granule_log2));
+}
+
+/* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
+INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
+{
+	loader_check(t, fp);
+	u32 node = stack_now(t, domain, fp);
+	if (unlikely(!guarded(domain)))
+		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
+	u32 stat = stat_of(node);
+	u64 epoch = epoch_now();
+	if (domain == HT_NATIVE || (T->has_native && (domain == HT_RAW || size > CFG->nested_above)))
+		stale_go(t, p);
+	if (unlikely(!stat || !live_set(p, size, stat, domain, epoch))) {
+		t->lost++;
+		return 0;
+	}
+	t->count[domain].alloc_blocks += weight;
+	t->count[domain].alloc_bytes += size * weight;
+	stat_alloc(stat, domain, weight, size * weight, epoch);
+	return 1;
+}
+
+NOINLINE void record_sampled(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
+{
+	if (sample_here(t, domain, size) && record_block(t, domain, p, size, sample_weight(size), fp))
+		filter_add(p);
+}
+
+INLINE void record(struct ht_thread *t, u32 domain, u64 p, u64 size, const u64 *fp)
+{
+	if (unlikely(CFG->sample_bytes)) {
+		record_sampled(t, domain, p, size, fp);
+		return;
+	}
+	record_block(t, domain, p, size, 1, fp);
+	if (unlikely(CFG->temporary))
+		t->recent[t->recent_next++ % HT_TEMPORARY_MOST] = p;
 }
 
 /* Is the block that is being freed among the last that the thread allocated? */
@@ -313,7 +335,7 @@ INLINE void hook_free(u32 domain, void *ctx, void *p)
 			struct taken k = take_out(t, (u64)p);
 			if (unlikely(CFG->temporary) && (s64)k.old < 0)
 				count_temporary(t, (u64)p, k.old);
-			if (domain != HT_RAW && unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
+			if (domain == HT_RAW ? T->has_native : unlikely(k.size > CFG->nested_above || (s64)k.old >= 0)) {
 				nesting_free(t, original, ctx, p);
 				return;
 			}

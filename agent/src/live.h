@@ -42,6 +42,8 @@ INLINE u64 *live_find(u64 address)
 	return likely(leaf) ? leaf_word(leaf, g) : 0;
 }
 
+enum { LEAF_BYTES = 8 << HT_LEAF_WORDS_LOG2 };
+
 /* Puts `fresh` where an entry of the tree is still 0; returns what stands there afterwards. */
 static u32 grow(u32 *entry, u32 fresh)
 {

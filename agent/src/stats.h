@@ -5,7 +5,8 @@
  * One that was not changed since is what it was.
  *
  * Objects and buffers are guarded by the GIL, and written plainly. Other blocks may come and go without it: they have
- * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically.
+ * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically. Mapped files are counted by stack, and in no
+ * sum: their memory is the page cache's.
  */
 
 INLINE struct ht_stat *stat_at(u32 stat) { return (struct ht_stat *)at(T->stats.offset) + stat; }
@@ -93,22 +94,24 @@ INLINE void peak_ends(void)
 	}
 }
 
-NOINLINE void stat_alloc_shared(struct ht_stat *s, u64 blocks, u64 bytes, u64 epoch)
+NOINLINE void stat_alloc_shared(struct ht_stat *s, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
 	stat_touch_shared(s);
 	__atomic_fetch_add(&s->alloc_blocks, blocks, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&s->alloc_bytes, bytes, __ATOMIC_RELAXED);
-	peak_rises(__atomic_add_fetch(&T->live_other, bytes, __ATOMIC_RELAXED) + LOAD(&T->live), epoch);
+	if (domain != HT_FILE)
+		peak_rises(__atomic_add_fetch(&T->live_other, bytes, __ATOMIC_RELAXED) + LOAD(&T->live), epoch);
 }
 
-NOINLINE void stat_free_shared(struct ht_stat *s, u64 blocks, u64 bytes)
+NOINLINE void stat_free_shared(struct ht_stat *s, u32 domain, u64 blocks, u64 bytes)
 {
 	if (LOAD(&T->rising) && __atomic_exchange_n(&T->rising, 0, __ATOMIC_RELAXED))
 		__atomic_fetch_add(&T->peak, 1, __ATOMIC_RELAXED);
 	stat_touch_shared(s);
 	__atomic_fetch_add(&s->freed_blocks, blocks, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&s->freed_bytes, bytes, __ATOMIC_RELAXED);
-	__atomic_fetch_sub(&T->live_other, bytes, __ATOMIC_RELAXED);
+	if (domain != HT_FILE)
+		__atomic_fetch_sub(&T->live_other, bytes, __ATOMIC_RELAXED);
 }
 
 /* Blocks of `bytes` in all have been allocated there. */
@@ -116,7 +119,7 @@ INLINE void stat_alloc(u32 stat, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
 	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
-		stat_alloc_shared(s, blocks, bytes, epoch);
+		stat_alloc_shared(s, domain, blocks, bytes, epoch);
 		return;
 	}
 	stat_touch(s);
@@ -134,7 +137,7 @@ INLINE void stat_free(u32 stat, u32 domain, u64 blocks, u64 bytes)
 {
 	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
-		stat_free_shared(s, blocks, bytes);
+		stat_free_shared(s, domain, blocks, bytes);
 		return;
 	}
 	peak_ends();

@@ -42,12 +42,7 @@ INLINE int stack_word(const struct cursor *c, u64 address, u64 *v)
 
 /* ---- where a stack ends ----------------------------------------------------------------------------------------- */
 
-enum { PROBE_PAGES = 64, PROBE_MOST = 1 << 16, PAGE = 4096 };
-
-struct io_vector {
-	u64 base;
-	u64 length;
-};
+enum { PROBE_PAGES = 64, PROBE_MOST = 1 << 16 };
 
 /* Up to where there is memory that can be read, from `from` on, in pages; at most up to `to`. */
 COLD u64 readable_end(u64 from, u64 to)

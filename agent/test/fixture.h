@@ -143,7 +143,7 @@ static struct ht_config config_of_fixture(u32 granule_log2, u32 instr_kind, u64 
 struct plan {
 	u32 granule_log2, instr_kind;
 	u64 sample_bytes;
-	u64 threads, frame_capacity, nodes, codes, arena, mids, leaves;
+	u64 threads, frame_capacity, nodes, codes, arena, mids, leaves, mappings;
 	int shared; /* with forked children, as a target's are */
 };
 
@@ -169,7 +169,7 @@ static void tables(struct plan p)
 	fresh_memory(&ht_flag, 4096, MAP_PRIVATE);
 	CHECK(!madvise(&ht_flag, 4096, MADV_WIPEONFORK), "wipe on fork");
 	p.granule_log2 += p.granule_log2 ? 0 : 4;
-	u64 at = 4096;
+	u64 at = (sizeof *T + 4095) & ~4095ull;
 	T->magic = HT_MAGIC;
 	T->state = HT_STATE_TRACKING;
 	T->size = REGION_SIZE;
@@ -183,6 +183,8 @@ static void tables(struct plan p)
 	place(&T->nodes, &at, nodes, sizeof(struct ht_node), NODE_BATCH);
 	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 1);
 	place(&T->timeline, &at, 256, sizeof(struct ht_point), 0);
+	place(&T->mappings, &at, p.mappings ? p.mappings : 1 << 10, sizeof(struct ht_mapping), 0);
+	place(&T->modules, &at, 64, sizeof(struct ht_loaded), 0);
 	place(&T->codes, &at, p.codes ? p.codes : 1 << 16, sizeof(struct ht_code), HT_CODE_FIRST);
 	place(&T->arena, &at, p.arena ? p.arena : 1 << 26, 1, 64);
 	place(&T->filter, &at, 1 << HT_FILTER_LOG2, 1, 0);

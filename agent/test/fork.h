@@ -41,7 +41,7 @@ static void expect_own(u32 blocks, u64 parent)
 	CHECK(CFG->pid == (u32)getpid() && T->parent == parent && T->owner == 0, "pid %u", CFG->pid);
 	CHECK(T->followed == 0 && T->not_followed == 0, "%llu followed", T->followed);
 	CHECK(T->magic == HT_MAGIC && T->state == HT_STATE_TRACKING && T->size == REGION_SIZE, "header");
-	CHECK(!T->code_lock && !T->modules_lock && !T->mappings_lock && T->modules_changed == 1, "locks");
+	CHECK(!T->code_lock && !T->modules_lock && !T->mappings_lock, "locks");
 	CHECK(T->slots_hooked.next == FORK_LISTED && T->ledger[3].address == 77, "%llu listed", T->slots_hooked.next);
 	for (u32 i = 0; i < FORK_LISTED; i++)
 		CHECK(((struct ht_ledger *)at(T->slots_hooked.offset))[i].address == i + 1, "listed %u", i);

@@ -15,6 +15,7 @@
 #include "sample.h"
 #include "stats.h"
 #include "fork.h"
+#include "native.h"
 #include "fill.h"
 
 static const struct {
@@ -57,6 +58,10 @@ static const struct {
 	{"fork", test_fork},
 	{"fork races", test_fork_races},
 	{"fork quiet", test_fork_quiet},
+	{"mappings", test_mappings},
+	{"mappings full", test_mappings_full},
+	{"slots", test_slots},
+	{"loader", test_loader},
 };
 
 int main(int argc, char **argv)

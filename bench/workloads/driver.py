@@ -50,9 +50,9 @@ class Driver:
         tracemalloc.start(int(frames))
         return {}
 
-    def memray(self, path, python_allocators):
+    def memray(self, path, python_allocators, native):
         import memray
-        self.tracker = memray.Tracker(path, trace_python_allocators=python_allocators == "1")
+        self.tracker = memray.Tracker(path, trace_python_allocators=python_allocators == "1", native_traces=native == "1")
         self.tracker.__enter__()
         return {}
 

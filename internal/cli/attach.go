@@ -9,21 +9,33 @@ import (
 )
 
 func (a *app) attachCommand() *cobra.Command {
-	var sample sizeFlag
-	var domains domainsFlag
-	var temporary int
-	var asJSON bool
+	var flags attachFlags
+	var hold holding
+	var follow followFlag
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:   "attach PID",
 		Short: "Start tracking allocations",
-		Long: "Starts to track every allocation of a running Python process. Returns at once;\n" +
-			"tracking goes on without heaptap until `heaptap detach`. Allocations from before\n" +
-			"the attach are not seen.",
+		Long: "Tracks every allocation of a running Python process from now on: of Python's\n" +
+			"own allocators, and by malloc and mmap of C code. Returns at once; tracking\n" +
+			"goes on without heaptap until `heaptap detach`. Allocations from before the\n" +
+			"attach are not seen.\n\n" +
+			"With --follow forked children are tracked from their first allocation on, and\n" +
+			"theirs; that needs no heaptap. A child that executes another Python can only be\n" +
+			"attached to by a heaptap that watches: --follow stays and does so until the last\n" +
+			"process has ended or Ctrl-C (130), and tells of each; tracking goes on after it.\n" +
+			"--follow=forks returns at once. A process of a few milliseconds may be missed;\n" +
+			"what ends takes its numbers along.\n\n" +
+			"With --hold, heaptap stays, keeps what is tracked safe from whatever becomes of\n" +
+			"the process, and writes a snapshot when it ends: by itself, by SIGKILL, by the\n" +
+			"OOM killer, by a crash. Ctrl-C lets go of it, and leaves it tracked.",
 		Example: example(
 			"heaptap attach 4711", "exact: every block",
-			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on for weeks",
+			"heaptap attach 4711 --sample 512KiB", "cheap enough to leave on",
 			"heaptap attach 4711 --temporary 1", "also count blocks freed at once",
-			"heaptap attach 4711 --domains mem,obj", "leave the raw domain alone"),
+			"heaptap attach 4711 --domains raw,mem,obj", "Python's allocators only",
+			"heaptap attach 4711 --tree --follow=forks", "a server and its workers",
+			"heaptap attach 4711 --hold -o last.pb.gz", "have a snapshot of its end"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
 		ValidArgsFunction: a.completePid,
@@ -32,27 +44,62 @@ func (a *app) attachCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			options := profiler.AttachOptions{SampleBytes: uint64(sample), Domains: domains, Temporary: temporary}
+			if hold.out != "" && !hold.wanted {
+				return wrongUse(c, "-o FILE is for the snapshot that --hold writes")
+			}
+			options := flags.options()
+			options.Hold, options.Follow = hold.wanted, follow != ""
+			if tree || follow == followAll {
+				if hold.wanted {
+					return wrongUse(c, "--hold is for one process: not with --tree or --follow, but with --follow=forks")
+				}
+				return a.attachTree(c.Context(), pid, options, tree, follow, asJSON)
+			}
 			at, err := a.Engine.Attach(c.Context(), pid, options)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return a.writeJSON(attachmentJSON(pid, options, at))
+				err = a.writeJSON(attachmentJSON(pid, options, at))
+			} else {
+				a.showAttachment(pid, options, at)
 			}
-			a.showAttachment(pid, options, at)
-			return nil
+			if err != nil || !hold.wanted {
+				return err
+			}
+			return a.hold(c.Context(), at.Held, hold.out)
 		},
 	}
-	c.Flags().Var(&sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
-	c.Flags().Lookup("sample").DefValue = ""
-	c.Flags().Var(&domains, "domains", "track only these of CPython's allocator domains: raw, mem, obj")
-	c.Flags().IntVar(&temporary, "temporary", 0,
-		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
+	flags.add(a, c)
+	c.Flags().Var(&follow, "follow", "track children too: all of them, or forks only (see above)")
+	c.Flags().Lookup("follow").NoOptDefVal = string(followAll)
+	c.Flags().BoolVar(&tree, "tree", false, "attach to all Python processes below it, too")
+	a.fixedCompletion(c, "follow", string(followAll), string(followForks))
+	c.Flags().BoolVar(&hold.wanted, "hold", false, "stay, and write a snapshot when the process ends in whatever way")
+	c.Flags().StringVarP(&hold.out, "output", "o", "", "with --hold: write to `FILE`")
 	jsonFlag(c, &asJSON)
-	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
-	a.fixedCompletion(c, "domains", "raw,mem,obj", "mem,obj", "obj")
 	return c
+}
+
+// attachFlags say what to track.
+type attachFlags struct {
+	sample    sizeFlag
+	domains   domainsFlag
+	temporary int
+}
+
+func (f *attachFlags) add(a *app, c *cobra.Command) {
+	c.Flags().Var(&f.sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
+	c.Flags().Lookup("sample").DefValue = ""
+	c.Flags().Var(&f.domains, "domains", "track only these: raw, mem, obj (CPython's allocators), malloc, mmap")
+	c.Flags().IntVar(&f.temporary, "temporary", 0,
+		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
+	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
+	a.fixedCompletion(c, "domains", "raw,mem,obj,malloc,mmap", "raw,mem,obj", "malloc,mmap")
+}
+
+func (f *attachFlags) options() profiler.AttachOptions {
+	return profiler.AttachOptions{SampleBytes: uint64(f.sample), Domains: f.domains, Temporary: f.temporary}
 }
 
 func (a *app) showAttachment(pid int, o profiler.AttachOptions, at *profiler.Attachment) {

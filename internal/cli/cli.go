@@ -78,11 +78,11 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupAct, Title: "Act on any process, Python or not:"})
 	root.AddCommand(
 		a.psCommand(), a.doctorCommand(), a.demoCommand(),
-		a.attachCommand(), a.statusCommand(), a.topCommand(), a.dumpCommand(), a.watchCommand(), a.leaksCommand(),
+		a.runCommand(), a.attachCommand(), a.statusCommand(), a.topCommand(), a.dumpCommand(), a.watchCommand(), a.leaksCommand(),
 		a.detachCommand(), a.repairCommand(),
 		a.reportCommand(), a.diffCommand(),
 		a.callCommand(), a.stackCommand(), a.symbolsCommand(), a.regsCommand(), a.peekCommand(), a.pokeCommand(),
-		exitCodesTopic(), jsonTopic(), filtersTopic())
+		exitCodesTopic(), jsonTopic(), filtersTopic(), nativeTopic())
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -118,7 +118,7 @@ func (s *show) observe(ctx context.Context, watch time.Duration) (*profiler.Dump
 	if !detachment.Unmapped {
 		gone = "agent still mapped: " + detachment.Why
 	}
-	s.step("detached", "%s put back, %s", plural(uint64(detachment.Restored), "word", "words"), gone)
+	s.step("detached", "%s put back, %s", plural(uint64(detachment.Restored+detachment.Slots), "word", "words"), gone)
 	answered, failed := s.server.Visits()
 	if failed > 0 {
 		return nil, nil, fmt.Errorf("%d of the visitors' %d requests failed", failed, failed+answered)

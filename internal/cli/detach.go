@@ -17,9 +17,11 @@ func (a *app) detachCommand() *cobra.Command {
 		long: "Stops tracking: puts back every word that was hooked, takes the agent out of the\n" +
 			"process and checks that all is as it was. What was counted is gone then: take a\n" +
 			"last `heaptap dump` before.",
-		example: example("heaptap detach 4711", "stop tracking"),
-		done:    "detached from",
-		do:      a.Engine.Detach,
+		example: example("heaptap detach 4711", "stop tracking",
+			"heaptap detach 4711 --tree", "also in its children"),
+		done:   "detached from",
+		do:     a.Engine.Detach,
+		doTree: a.Engine.DetachTree,
 	})
 }
 
@@ -41,10 +43,11 @@ type ending struct {
 	use, short, long, example, done string
 	untracked                       string // what to say of a process without an agent; "" makes that an error
 	do                              func(context.Context, int) (*profiler.Detachment, error)
+	doTree                          func(context.Context, int) ([]profiler.Member[*profiler.Detachment], error) // nil: has none
 }
 
 func (a *app) endCommand(e ending) *cobra.Command {
-	var asJSON bool
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:               e.use,
 		Short:             e.short,
@@ -57,6 +60,9 @@ func (a *app) endCommand(e ending) *cobra.Command {
 			pid, err := a.target(c, args[0])
 			if err != nil {
 				return err
+			}
+			if tree {
+				return a.endTree(c.Context(), e, pid, asJSON)
 			}
 			d, err := e.do(c.Context(), pid)
 			if e.untracked != "" && errors.Is(err, profiler.ErrNotTracked) {
@@ -73,6 +79,9 @@ func (a *app) endCommand(e ending) *cobra.Command {
 			return nil
 		},
 	}
+	if e.doTree != nil {
+		c.Flags().BoolVar(&tree, "tree", false, "of it and all processes below it")
+	}
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -84,7 +93,11 @@ func (a *app) showDetachment(done string, pid int, d *profiler.Detachment) {
 		agent = "stays mapped, and lets everything through: " + printable(d.Why)
 	}
 	g := grid{align: []align{left, left}}
-	g.add("  hooks", plural(uint64(d.Restored), "word", "words")+" put back")
+	hooks := plural(uint64(d.Restored), "word", "words")
+	if d.Slots > 0 {
+		hooks += " and " + plural(uint64(d.Slots), "slot", "slots")
+	}
+	g.add("  hooks", hooks+" put back")
 	g.add("  agent", agent)
 	g.add("  pause", durationText(d.Pause))
 	g.write(a.Stdout, 0, nil)

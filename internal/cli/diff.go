@@ -107,9 +107,14 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.delta(c, args, filter, window, noPause)
+			d, err := a.delta(c, args, filter, &o.native, window, noPause)
 			if err != nil {
 				return err
+			}
+			if o.split {
+				warnings := d.Warnings
+				d = heap.Diff(d.Old.UnderProcesses(), d.New.UnderProcesses())
+				d.Warnings = warnings
 			}
 			a.notes(d.Warnings)
 			o.title = "diff"
@@ -129,6 +134,7 @@ func (a *app) diffCommand() *cobra.Command {
 	f.BoolVar(&o.source, "source", false, "html: the source of the lines; it is there unless this is false")
 	f.StringVar(&o.sourceRoot, "source-root", "", "html: look for source below `DIR`, too")
 	f.BoolVar(&asJSON, "json", false, "the same as --as json")
+	o.native.add(a, c)
 	o.filter.add(a, c)
 	a.fixedCompletion(c, "as", names...)
 	a.fixedCompletion(c, "for", "10s", "1m", "5m", "1h")
@@ -148,14 +154,22 @@ func (a *app) completeDiff(c *cobra.Command, args []string, prefix string) ([]st
 
 // delta reads two snapshots, or takes them of a process.
 func (a *app) delta(
-	c *cobra.Command, args []string, filter *heap.Filter, window time.Duration, noPause bool,
+	c *cobra.Command, args []string, filter *heap.Filter, native *nativeFlags, window time.Duration, noPause bool,
 ) (*heap.Delta, error) {
 	if len(args) == 1 {
 		pid, err := a.target(c, args[0])
 		if err != nil {
 			return nil, wrongUse(c, "%q is not a process id; two snapshots are compared, OLD and NEW", args[0])
 		}
-		return a.watchDelta(c, pid, filter, window, noPause)
+		view, err := a.view(c, native, pid)
+		if err != nil {
+			return nil, err
+		}
+		both, err := a.takeTwo(c, pid, filter, window, noPause)
+		if err != nil {
+			return nil, err
+		}
+		return heap.Diff(view(both[0]), view(both[1])), nil
 	}
 	for _, name := range []string{"for", "no-pause"} {
 		if c.Flags().Changed(name) {
@@ -165,13 +179,17 @@ func (a *app) delta(
 	if args[0] == "-" && args[1] == "-" {
 		return nil, wrongUse(c, "standard input can be one of the two snapshots only")
 	}
+	view, err := a.view(c, native, 0)
+	if err != nil {
+		return nil, err
+	}
 	var both [2]*heap.Snapshot
 	for i, path := range args {
 		s, err := a.readSnapshot(path)
 		if err != nil {
 			return nil, err
 		}
-		both[i] = s
+		both[i] = view(s)
 	}
 	return a.filteredDiff(filter, both)
 }
@@ -201,20 +219,19 @@ func (a *app) filteredDiff(filter *heap.Filter, both [2]*heap.Snapshot) (*heap.D
 	return heap.Diff(kept[0], kept[1]), nil
 }
 
-// watchDelta takes two snapshots of a process, filtered as they are taken.
-func (a *app) watchDelta(
+// takeTwo takes two snapshots of a process, filtered as they are taken.
+func (a *app) takeTwo(
 	c *cobra.Command, pid int, filter *heap.Filter, window time.Duration, noPause bool,
-) (*heap.Delta, error) {
+) (both [2]*heap.Snapshot, err error) {
 	if window <= 0 {
-		return nil, wrongUse(c, "--for %v: give a time to wait, such as 60s", window)
+		return both, wrongUse(c, "--for %v: give a time to wait, such as 60s", window)
 	}
-	var both [2]*heap.Snapshot
 	var missed []error // where nothing passed the filter
 	for i := range both {
 		if i > 0 {
 			fmt.Fprintf(a.Stderr, "waiting for %v between the two snapshots of process %d\n", window, pid)
 			if err := a.Sleep(c.Context(), window); err != nil {
-				return nil, err
+				return both, err
 			}
 		}
 		d, err := a.Engine.TakeDump(c.Context(), pid, profiler.DumpOptions{NoPause: noPause, Filter: filter})
@@ -224,7 +241,7 @@ func (a *app) watchDelta(
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return both, err
 		}
 		both[i] = d.Snapshot
 		if i == 1 {
@@ -233,7 +250,7 @@ func (a *app) watchDelta(
 		}
 	}
 	if len(missed) == len(both) {
-		return nil, missed[0]
+		return both, missed[0]
 	}
-	return heap.Diff(both[0], both[1]), nil
+	return both, nil
 }

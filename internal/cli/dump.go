@@ -14,7 +14,7 @@ import (
 
 func (a *app) dumpCommand() *cobra.Command {
 	var out string
-	var noPause, asJSON bool
+	var noPause, tree, asJSON bool
 	var flags filterFlags
 	c := &cobra.Command{
 		Use:   "dump PID",
@@ -26,6 +26,7 @@ func (a *app) dumpCommand() *cobra.Command {
 			"heaptap dump 4711", "to heaptap-4711-DATE-TIME.pb.gz",
 			"heaptap dump 4711 -o now.pb.gz", "to a file of your choice",
 			"heaptap dump 4711 --type dict --older 5m", "only these blocks, exactly",
+			"heaptap dump 4711 --tree", "with its children, by process",
 			"heaptap dump 4711 --no-pause", "don't stop it: may miss blocks",
 			"heaptap dump 4711 -o - | heaptap report -", "look at once"),
 		GroupID:           groupTrack,
@@ -47,6 +48,9 @@ func (a *app) dumpCommand() *cobra.Command {
 			if path == "" {
 				path = a.snapshotName("", pid)
 			}
+			if tree {
+				return a.dumpTree(c.Context(), pid, path, profiler.DumpOptions{NoPause: noPause, Filter: filter}, asJSON)
+			}
 			var d *profiler.Dump
 			size, err := a.output(path, func(w io.Writer) error {
 				if d, err = a.Engine.TakeDump(c.Context(), pid, profiler.DumpOptions{NoPause: noPause, Filter: filter}); err != nil {
@@ -66,6 +70,7 @@ func (a *app) dumpCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&out, "output", "o", "", "write to `FILE`; - is standard output")
 	c.Flags().BoolVar(&noPause, "no-pause", false, "read while the process runs on")
+	c.Flags().BoolVar(&tree, "tree", false, "of it and all tracked processes below it, in one file")
 	jsonFlag(c, &asJSON)
 	flags.add(a, c)
 	return c

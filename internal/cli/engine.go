@@ -42,3 +42,29 @@ func (liveEngine) Repair(ctx context.Context, pid int) (*profiler.Detachment, er
 func (liveEngine) Examine(ctx context.Context, pid int) ([]profiler.Check, error) {
 	return profiler.Examine(ctx, pid)
 }
+
+func (liveEngine) AttachTree(
+	ctx context.Context, pid int, o profiler.AttachOptions,
+) ([]profiler.Member[*profiler.Attachment], error) {
+	return profiler.AttachTree(ctx, pid, o)
+}
+
+func (liveEngine) StatusOfTree(ctx context.Context, pid int) ([]profiler.Member[*profiler.Status], error) {
+	return profiler.StatusOfTree(ctx, pid)
+}
+
+func (liveEngine) TakeTreeDump(ctx context.Context, pid int, o profiler.DumpOptions) (*profiler.TreeDump, error) {
+	return profiler.TakeTreeDump(ctx, pid, o)
+}
+
+func (liveEngine) DetachTree(ctx context.Context, pid int) ([]profiler.Member[*profiler.Detachment], error) {
+	return profiler.DetachTree(ctx, pid)
+}
+
+func (liveEngine) Follow(ctx context.Context, pid int, o profiler.FollowOptions) error {
+	return profiler.Follow(ctx, pid, o)
+}
+
+func (liveEngine) Start(ctx context.Context, o profiler.RunOptions) (*profiler.Run, error) {
+	return profiler.Start(ctx, o)
+}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/heaptap/heaptap/launch"
 	"github.com/heaptap/heaptap/profiler"
 )
 
@@ -28,6 +29,9 @@ type Env struct {
 	// Interruptible derives a context that ends with the first SIGINT or SIGTERM. After stop, signals act as if
 	// heaptap had never asked for them.
 	Interruptible func(context.Context) (ctx context.Context, stop context.CancelFunc)
+	// Relay has signals told to us, all but those in the set ignored; Die ends heaptap by a signal.
+	Relay func(ignored uint64, signals ...syscall.Signal) (*launch.Relay, error)
+	Die   func(syscall.Signal)
 }
 
 // Terminal says what stands behind the standard streams.
@@ -47,6 +51,13 @@ type Engine interface {
 	Detach(context.Context, int) (*profiler.Detachment, error)
 	Repair(context.Context, int) (*profiler.Detachment, error)
 	Examine(context.Context, int) ([]profiler.Check, error)
+	Start(context.Context, profiler.RunOptions) (*profiler.Run, error)
+
+	AttachTree(context.Context, int, profiler.AttachOptions) ([]profiler.Member[*profiler.Attachment], error)
+	StatusOfTree(context.Context, int) ([]profiler.Member[*profiler.Status], error)
+	TakeTreeDump(context.Context, int, profiler.DumpOptions) (*profiler.TreeDump, error)
+	DetachTree(context.Context, int) ([]profiler.Member[*profiler.Detachment], error)
+	Follow(context.Context, int, profiler.FollowOptions) error
 }
 
 // System is the real world.
@@ -62,6 +73,8 @@ func System() Env {
 		Engine:        liveEngine{},
 		Open:          openLive,
 		Interruptible: untilSignal,
+		Relay:         launch.StartRelay,
+		Die:           launch.Die,
 	}
 }
 
@@ -96,7 +109,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // as nohup has it
+			signal.Notify(signals, s)
+		}
+	}
 	go func() {
 		select {
 		case s := <-signals:

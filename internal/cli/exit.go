@@ -22,7 +22,9 @@ const (
 	ExitNotSafe
 	ExitCallFailed
 	ExitNoMatch
-	ExitInterrupted ExitCode = 130
+	ExitNotExecutable ExitCode = 126
+	ExitNoCommand     ExitCode = 127
+	ExitInterrupted   ExitCode = 130
 )
 
 // exitCodes is the table behind `heaptap help exit-codes`.
@@ -47,5 +49,7 @@ var exitCodes = []struct {
 	{ExitNotSafe, "no safe point for the call, or code is in use: nothing was done"},
 	{ExitCallFailed, "the called function crashed, hung or left; the process goes on"},
 	{ExitNoMatch, "the filter lets nothing pass"},
+	{ExitNotExecutable, "run: the command cannot be executed"},
+	{ExitNoCommand, "run: there is no such command; else, run ends as the command does"},
 	{ExitInterrupted, "stopped by Ctrl-C or another signal"},
 }

@@ -38,6 +38,8 @@ func rules() []rule {
 		as(ExitNotRestored, func(*profiler.RestoreError) []string { return notRestored }),
 		as(ExitNotRestored, func(*call.RestoreError) []string { return notRestored }),
 		as(ExitInterrupted, func(*interruptedError) []string { return nil }),
+		{code: ExitNoCommand, match: noCommand},
+		{code: ExitNotExecutable, match: notExecutable},
 		as(ExitUsage, func(e *usageError) []string {
 			return []string{cmp.Or(e.Hint, "`"+e.Command+" --help` shows how")}
 		}),
@@ -85,6 +87,10 @@ func rules() []rule {
 		is(ExitFailure, demo.ErrNoPython,
 			"install Python 3.6 or later (apt-get install python3), or name one: --python PATH"),
 
+		as(ExitNotPermitted, func(*profiler.NotHeldError) []string {
+			return []string{"its tables can be held from the attach on (`heaptap detach PID`, then attach anew with --hold), " +
+				"or by one who has CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE"}
+		}),
 		as(ExitNotPermitted, func(*profiler.SeccompError) []string { return seccompForbids }),
 		as(ExitNotPermitted, func(*call.SeccompError) []string { return seccompForbids }),
 		as(ExitNotPermitted, func(*profiler.AddressSpaceError) []string {
@@ -210,6 +216,9 @@ func harmed(err error) bool {
 func (a *app) conclude(ctx context.Context, err error) ExitCode {
 	if err == nil {
 		return ExitOK
+	}
+	if end := (*commandEnd)(nil); errors.As(err, &end) {
+		return a.endAs(end)
 	}
 	var interrupted *interruptedError
 	if errors.As(context.Cause(ctx), &interrupted) && errors.Is(err, context.Canceled) && !harmed(err) {

@@ -120,6 +120,9 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 		},
 		UnseenFrees: 51234, Stacks: 20480, CodeObjects: 733, Threads: 9, AgentText: 24 << 10, AgentTables: 9 << 20,
 		AgentReserved: 64 << 30, PeakBytes: 150 << 20, Resident: 700 << 20,
+		Memory: &profiler.Memory{RSS: 700 << 20, Tracked: 130 << 20, Beside: 35 << 20, FilesClean: 18 << 20, FilesDirty: 2 << 20,
+			Stacks: 1 << 20, Shared: 256 << 10, Heaptap: 9 << 20, Unexplained: 504<<20 + 768<<10, FilesShared: 11 << 20,
+			Absent: 1228 << 10, Swapped: 4 << 20, HeapGrowth: -3 << 20},
 		NotSeen: []string{"blocks allocated before the attach",
 			"memory that C code takes from malloc or mmap without Python's allocators, in numpy's arrays for example"},
 	}, nil
@@ -216,7 +219,7 @@ func (f fakeEngine) Detach(context.Context, int) (*profiler.Detachment, error) {
 		return &profiler.Detachment{Restored: 8, Foreign: []string{"obj malloc holds 0x7f0000001000 of another tool"},
 			Why: "another tool's hooks lead into it", Pause: 300 * time.Microsecond}, nil
 	}
-	return &profiler.Detachment{Restored: 12, Unmapped: true, Pause: 300 * time.Microsecond}, nil
+	return &profiler.Detachment{Restored: 12, Slots: 29, Unmapped: true, Pause: 300 * time.Microsecond}, nil
 }
 
 func (f fakeEngine) Repair(ctx context.Context, pid int) (*profiler.Detachment, error) {
@@ -235,4 +238,8 @@ func (f fakeEngine) Examine(context.Context, int) ([]profiler.Check, error) {
 			WayRound: "sudo heaptap …, or sudo sysctl kernel.yama.ptrace_scope=0"})
 	}
 	return checks, nil
+}
+
+func (f fakeEngine) Start(context.Context, profiler.RunOptions) (*profiler.Run, error) {
+	return nil, f.err
 }

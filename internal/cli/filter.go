@@ -18,7 +18,7 @@ type filterFlags struct{ spec heap.FilterSpec }
 
 // filterNames are the flags that add makes.
 func filterNames() []string {
-	return []string{"type", "module", "file", "func", "thread", "domain", "min-size", "max-size", "older", "newer", "own",
+	return []string{"type", "module", "file", "func", "thread", "domain", "process", "min-size", "max-size", "older", "newer", "own",
 		"where"}
 }
 
@@ -31,6 +31,7 @@ func (f *filterFlags) add(a *app, c *cobra.Command) {
 	flags.StringArrayVar(&f.spec.Func, "func", nil, "only in this `FUNCTION`")
 	flags.StringArrayVar(&f.spec.Thread, "thread", nil, "only by this `THREAD`, by name or number")
 	flags.StringArrayVar(&f.spec.Domain, "domain", nil, "only of this `DOMAIN`: "+strings.Join(heap.Domains(), ", "))
+	flags.StringArrayVar(&f.spec.Process, "process", nil, "only of this `PROCESS`, by name or number")
 	flags.StringArrayVar(&f.spec.MinSize, "min-size", nil, "only blocks of so many `BYTES` or more, such as 1KiB")
 	flags.StringArrayVar(&f.spec.MaxSize, "max-size", nil, "only blocks of so many `BYTES` or less")
 	flags.StringArrayVar(&f.spec.Older, "older", nil, "only blocks of this `AGE` or older, such as 90s, 5m, 2h, 1d")
@@ -43,7 +44,7 @@ func (f *filterFlags) add(a *app, c *cobra.Command) {
 	a.fixedCompletion(c, "older", "10s", "1m", "5m", "1h", "1d")
 	a.fixedCompletion(c, "newer", "10s", "1m", "5m", "1h", "1d")
 	for flag, by := range map[string]heap.Grouping{
-		"type": heap.ByType, "module": heap.ByModule, "thread": heap.ByThread, "func": heap.ByFunction, "file": heap.ByLine,
+		"type": heap.ByType, "module": heap.ByModule, "thread": heap.ByThread, "process": heap.ByProcess, "func": heap.ByFunction, "file": heap.ByLine,
 	} {
 		a.namesCompletion(c, flag, by)
 	}
@@ -149,7 +150,8 @@ An expression says all else:
   module  a module, or a package with all in it: "json" is json.decoder. Own
           code's modules are named by their path: "shop" is srv.shop.session
   file    a part of the path: "session.py", "shop/session.py", "shop", "/srv"
-  thread  name or number; domain: raw, mem, obj, malloc, mmap; pid
+  thread  name or number; domain: raw, mem, obj, malloc, mmap
+  process name, program or number, where a snapshot is of several; pid: number
   line    number of the line; depth: of the stack; own: own code, no library's
   size    bytes: 512, 1KiB, 1MB; age: seconds, or 90s, 5m, 2h, 1d
   blocks  how many blocks of the same stack pass otherwise

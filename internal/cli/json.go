@@ -26,10 +26,16 @@ empty, but for watch: the reason is on stderr and in the exit code.
   status  {pid, state, python, since, sample_bytes, totals: [T], total: T,
           unseen_frees, stacks, code_objects, threads, agent_text_bytes,
           agent_tables_bytes, agent_reserved_bytes, peak_bytes, resident_bytes,
-          lost, not_seen}
+          lost, follows, followed, not_followed, parent, not_seen, memory}
           T is {domain, live_blocks, live_bytes, alloc_blocks, alloc_bytes,
           freed_blocks, freed_bytes}; the total has no domain
           state is tracking, displaced, incomplete, pass-through or forked
+          follows: forked children get tables of their own; parent is the pid
+          that it was forked from so, or 0
+          memory is null or {rss_bytes, tracked_bytes, beside_bytes,
+          files_clean_bytes, files_dirty_bytes, stacks_bytes, shared_bytes,
+          heaptap_bytes, unexplained_bytes, files_shared_bytes, absent_bytes,
+          swapped_bytes, heap_growth_bytes}; rss is the sum of the next 8
   dump    {pid, path, file_bytes, time, live_blocks, live_bytes, pause_ns,
           took_ns, notes}
   watch   a line for each event, {event, time, pid, …}; event is
@@ -41,8 +47,19 @@ empty, but for watch: the reason is on stderr and in the exit code.
           reasons are [{trigger, text, bytes, from_bytes, span_ns}]; trigger is
           every, peak, rss-peak, rss-above or growth
           last is {time, live_blocks, live_bytes, peak_bytes, rss_bytes}
-  detach  {pid, restored, foreign, unmapped, why, pause_ns}
+  detach  {pid, restored, slots, foreign, unmapped, why,
+           pause_ns}
   repair  the same
+  --tree  of attach, status and detach: {pid, processes: [{pid, parent, name,
+          error, result}]}; error is "" where there is a result, as without
+          --tree; of dump: as without, and processes with {pause_ns, took_ns,
+          notes} as their results, and untracked: [{pid, parent, name}]
+  attach --follow
+          a line for each event, {event, time, pid, parent, name}; event is
+          attached  result: as attach prints
+          forked    the agent tracks it by itself
+          failed    error: a Python that cannot be attached to
+          ended     it has ended, or executes another program
   doctor  {pid, blocked, checks: [{name, verdict, fact, way_round}]}
           pid is null without one; verdict is ok, warn or stop
   diff    {format, version, old, new, warnings, growth, by, rows: [{name or
@@ -172,7 +189,36 @@ type statusValue struct {
 	PeakBytes          uint64         `json:"peak_bytes"`
 	ResidentBytes      uint64         `json:"resident_bytes"`
 	Lost               uint64         `json:"lost"`
+	Follows            bool           `json:"follows"`
+	Followed           uint64         `json:"followed"`
+	NotFollowed        uint64         `json:"not_followed"`
+	Parent             int            `json:"parent"`
 	NotSeen            []string       `json:"not_seen"`
+	Memory             *memoryValue   `json:"memory"`
+}
+
+type memoryValue struct {
+	RSSBytes         uint64 `json:"rss_bytes"`
+	TrackedBytes     uint64 `json:"tracked_bytes"`
+	BesideBytes      uint64 `json:"beside_bytes"`
+	FilesCleanBytes  uint64 `json:"files_clean_bytes"`
+	FilesDirtyBytes  uint64 `json:"files_dirty_bytes"`
+	StacksBytes      uint64 `json:"stacks_bytes"`
+	SharedBytes      uint64 `json:"shared_bytes"`
+	HeaptapBytes     uint64 `json:"heaptap_bytes"`
+	UnexplainedBytes uint64 `json:"unexplained_bytes"`
+	FilesSharedBytes uint64 `json:"files_shared_bytes"`
+	AbsentBytes      uint64 `json:"absent_bytes"`
+	SwappedBytes     uint64 `json:"swapped_bytes"`
+	HeapGrowthBytes  int64  `json:"heap_growth_bytes"`
+}
+
+func memoryJSON(m *profiler.Memory) *memoryValue {
+	if m == nil {
+		return nil
+	}
+	return &memoryValue{m.RSS, m.Tracked, m.Beside, m.FilesClean, m.FilesDirty, m.Stacks, m.Shared, m.Heaptap, m.Unexplained,
+		m.FilesShared, m.Absent, m.Swapped, m.HeapGrowth}
 }
 
 func statusJSON(s *profiler.Status) statusValue {
@@ -180,7 +226,8 @@ func statusJSON(s *profiler.Status) statusValue {
 		Pid: s.Pid, State: s.State, Python: pythonJSON(s.Python), SampleBytes: s.SampleBytes, Totals: []totalsValue{},
 		Total: totalsJSON("", sumTotals(s.Totals)), UnseenFrees: s.UnseenFrees, Stacks: s.Stacks, CodeObjects: s.CodeObjects,
 		Threads: s.Threads, AgentTextBytes: s.AgentText, AgentTablesBytes: s.AgentTables, AgentReservedBytes: s.AgentReserved,
-		Lost: s.Lost, NotSeen: list(s.NotSeen), PeakBytes: s.PeakBytes, ResidentBytes: s.Resident,
+		Lost: s.Lost, NotSeen: list(s.NotSeen), PeakBytes: s.PeakBytes, ResidentBytes: s.Resident, Memory: memoryJSON(s.Memory),
+		Follows: s.Follows, Followed: s.Followed, NotFollowed: s.NotFollowed, Parent: s.Parent,
 	}
 	if !s.Since.IsZero() {
 		v.Since = &s.Since
@@ -214,6 +261,7 @@ func dumpJSON(pid int, path string, size int64, d *profiler.Dump) dumpValue {
 type detachmentValue struct {
 	Pid      int      `json:"pid"`
 	Restored int      `json:"restored"`
+	Slots    int      `json:"slots"`
 	Foreign  []string `json:"foreign"`
 	Unmapped bool     `json:"unmapped"`
 	Why      string   `json:"why"`
@@ -221,7 +269,7 @@ type detachmentValue struct {
 }
 
 func detachmentJSON(pid int, d *profiler.Detachment) detachmentValue {
-	return detachmentValue{pid, d.Restored, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
+	return detachmentValue{pid, d.Restored, d.Slots, list(d.Foreign), d.Unmapped, d.Why, int64(d.Pause)}
 }
 
 type checkValue struct {

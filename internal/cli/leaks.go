@@ -14,6 +14,7 @@ import (
 
 func (a *app) leaksCommand() *cobra.Command {
 	var flags filterFlags
+	var native nativeFlags
 	var o profiler.LeakOptions
 	var out string
 	var top int
@@ -47,6 +48,9 @@ func (a *app) leaksCommand() *cobra.Command {
 			if o.Dump.Filter, err = flags.parse(); err != nil {
 				return err
 			}
+			if o.View, err = a.view(c, &native, pid); err != nil {
+				return err
+			}
 			return a.leaks(c, pid, out, top, asJSON, o)
 		},
 	}
@@ -58,6 +62,7 @@ func (a *app) leaksCommand() *cobra.Command {
 	f.StringVarP(&out, "output", "o", "-", "write to `FILE`; - is standard output")
 	f.BoolVar(&o.Dump.NoPause, "no-pause", false, "read while the process runs on")
 	f.BoolVar(&asJSON, "json", false, "print JSON: suspects, and what is not accused, with their series")
+	native.add(a, c)
 	flags.add(a, c)
 	a.fixedCompletion(c, "for", "1m", "5m", "30m", "2h")
 	return c

@@ -135,7 +135,7 @@ func TestLife(t *testing.T) {
 	}
 
 	at := parse[attachmentValue](t, run(t, ExitOK, "attach", pid, "--json"))
-	if at.PauseNS <= 0 || at.Tid != h.pid || len(at.Hooked) != 3 || at.Already {
+	if at.PauseNS <= 0 || at.Tid != h.pid || len(at.Hooked) != 6 || at.Already {
 		t.Errorf("attach: %+v", at)
 	}
 	if again := parse[attachmentValue](t, run(t, ExitOK, "attach", pid, "--json")); !again.Already {
@@ -158,8 +158,8 @@ func TestLife(t *testing.T) {
 	if table := run(t, ExitOK, "report", file, "--top", "1"); !strings.Contains(table, "<string>:5 keep") {
 		t.Errorf("report does not begin with the line that keeps:\n%s", table)
 	}
-	if out := parse[detachmentValue](t, run(t, ExitOK, "detach", pid, "--json")); !out.Unmapped || out.Restored != 12 {
-		t.Errorf("detach: %+v, want 12 words restored and the agent gone", out)
+	if out := parse[detachmentValue](t, run(t, ExitOK, "detach", pid, "--json")); !out.Unmapped || out.Restored != 12 || out.Slots == 0 {
+		t.Errorf("detach: %+v, want 12 words and some slots restored and the agent gone", out)
 	}
 	run(t, ExitNotTracked, "detach", pid)
 	run(t, ExitOK, "repair", pid)

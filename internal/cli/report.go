@@ -31,8 +31,10 @@ type reportOptions struct {
 	sourceRoot string
 
 	filter   filterFlags
+	native   nativeFlags
 	metric   heap.Metric
 	grouping heap.Grouping
+	split    bool   // the calls of each process apart
 	width    int    // of the terminal that the report goes to; 0: not limited
 	title    string // of pages
 }
@@ -71,11 +73,11 @@ func reportFormats() []reportFormat {
 				return report.HTML(w, s, report.HTMLOptions{Metric: o.metric, By: o.grouping, Title: o.title,
 					Sources: o.sources()})
 			}},
-		{"folded", "a line for each stack, for flame graph scripts", []string{"show", "blocks"},
+		{"folded", "a line for each stack, for flame graph scripts", []string{"by", "show", "blocks"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Folded(w, s, report.FoldedOptions{Metric: o.metric})
 			}},
-		{"speedscope", "for www.speedscope.app", []string{"show", "blocks"},
+		{"speedscope", "for www.speedscope.app", []string{"by", "show", "blocks"},
 			"", func(w io.Writer, s *heap.Snapshot, o reportOptions) error {
 				return report.Speedscope(w, s, report.SpeedscopeOptions{Metric: o.metric, Name: o.title})
 			}},
@@ -85,6 +87,8 @@ func reportFormats() []reportFormat {
 			}},
 		{"csv", "for spreadsheets: a row for each stack and label", nil,
 			"", func(w io.Writer, s *heap.Snapshot, _ reportOptions) error { return report.CSV(w, s) }},
+		{"pprof", "a snapshot with names for native calls, for pprof and others", nil,
+			"-report.pb.gz", func(w io.Writer, s *heap.Snapshot, _ reportOptions) error { return s.Write(w) }},
 	}
 }
 
@@ -121,7 +125,11 @@ func (a *app) reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.report(args[0], out, formats[i], filter, o)
+			view, err := a.view(c, &o.native, 0)
+			if err != nil {
+				return err
+			}
+			return a.report(args[0], out, formats[i], filter, view, o)
 		},
 	}
 	f := c.Flags()
@@ -135,6 +143,7 @@ func (a *app) reportCommand() *cobra.Command {
 	f.StringVar(&o.sourceRoot, "source-root", "", "table, html: look for source below `DIR`, too")
 	f.BoolVar(&o.records, "records", false, "json: every stack and label, too")
 	a.fixedCompletion(c, "as", formatNames(formats)...)
+	o.native.add(a, c)
 	o.filter.add(a, c)
 	return c
 }
@@ -203,7 +212,8 @@ func formatsHelp(formats []reportFormat) string {
 
 // resolve checks the flags and turns them into what package report wants.
 func (o *reportOptions) resolve(c *cobra.Command, format string, heard []string) error {
-	heard = append([]string{"as", "output", "help", "for", "no-pause", "json"}, slices.Concat(heard, filterNames())...)
+	heard = append([]string{"as", "output", "help", "for", "no-pause", "json"},
+		slices.Concat(heard, filterNames(), nativeNames())...)
 	var deaf error
 	c.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(heard, f.Name) {
@@ -265,8 +275,12 @@ func (o *reportOptions) resolveGrouping(c *cobra.Command, format string) error {
 	}
 	tabular := slices.Contains([]string{"table", "json", "csv"}, format)
 	switch {
+	case !tabular && o.grouping == heap.ByProcess:
+		o.grouping, o.split = heap.ByLine, true
+	case (format == "folded" || format == "speedscope") && c.Flags().Changed("by"):
+		return wrongUse(c, "--by %s does nothing with --as %s, which tells lines apart, and processes if asked to", o.by, format)
 	case !tabular && (o.grouping != heap.ByLine && o.grouping != heap.ByFunction || o.by == byCumulative):
-		return wrongUse(c, "--by %s is for tables; --as %s tells apart by line or function", o.by, format)
+		return wrongUse(c, "--by %s is for tables; --as %s tells apart by line, function or process", o.by, format)
 	case o.source && o.grouping != heap.ByLine && o.grouping != heap.ByFunction:
 		return wrongUse(c, "--source shows lines; it does nothing with --by %s", o.by)
 	}
@@ -291,13 +305,18 @@ func (o reportOptions) sources() report.Sources {
 }
 
 // report shows the snapshot in the file at path.
-func (a *app) report(path, out string, format reportFormat, filter *heap.Filter, o reportOptions) error {
+func (a *app) report(
+	path, out string, format reportFormat, filter *heap.Filter, view func(*heap.Snapshot) *heap.Snapshot, o reportOptions,
+) error {
 	s, err := a.readSnapshot(path)
 	if err != nil {
 		return err
 	}
-	if s, err = a.apply(filter, s); err != nil {
+	if s, err = a.apply(filter, view(s)); err != nil {
 		return err
+	}
+	if o.split {
+		s = s.UnderProcesses()
 	}
 	o.title = titleOf(path)
 	return a.writeReport(out, format.file, &o, func(w io.Writer) error { return format.write(w, s, o) })

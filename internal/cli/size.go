@@ -65,9 +65,12 @@ func (f *domainsFlag) Set(s string) error {
 	for name := range strings.SplitSeq(s, ",") {
 		d, ok := parseDomain(strings.TrimSpace(name))
 		if !ok {
-			return fmt.Errorf("%q is not a domain: raw, mem, obj", name)
+			return fmt.Errorf("%q is not a domain: raw, mem, obj, malloc, mmap", name)
 		}
 		list = append(list, d)
+		if d == profiler.Mmap {
+			list = append(list, profiler.File)
+		}
 	}
 	*f = list
 	return nil
@@ -75,7 +78,7 @@ func (f *domainsFlag) Set(s string) error {
 
 func parseDomain(name string) (profiler.Domain, bool) {
 	for d := range profiler.NumDomains {
-		if d.String() == name {
+		if d.String() == name && d != profiler.File { // it goes with Mmap
 			return d, true
 		}
 	}

@@ -7,10 +7,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/heaptap/heaptap/profiler"
+	"github.com/heaptap/heaptap/report"
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var asJSON bool
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:   "status PID",
 		Short: "Show what is tracked, and what that costs",
@@ -18,6 +19,7 @@ func (a *app) statusCommand() *cobra.Command {
 			"and what it does not see. The process is not stopped.",
 		Example: example(
 			"heaptap status 4711", "show it",
+			"heaptap status 4711 --tree", "and its children",
 			"heaptap status 4711 --json | jq .total.live_bytes", "for scripts"),
 		GroupID:           groupTrack,
 		Args:              exactly("PID"),
@@ -26,6 +28,9 @@ func (a *app) statusCommand() *cobra.Command {
 			pid, err := a.target(c, args[0])
 			if err != nil {
 				return err
+			}
+			if tree {
+				return a.statusTree(c.Context(), pid, asJSON)
 			}
 			s, err := a.Engine.ReadStatus(c.Context(), pid)
 			if err != nil {
@@ -38,6 +43,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&tree, "tree", false, "of it and all tracked processes below it")
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -93,19 +99,43 @@ func (a *app) showNumbers(s *profiler.Status) {
 	fmt.Fprintln(a.Stdout)
 	totalsGrid(s).write(a.Stdout, 0, a.stdoutStyle().header)
 
+	if s.Memory != nil {
+		fmt.Fprintln(a.Stdout)
+		memoryGrid(s.Memory).write(a.Stdout, 0, a.stdoutStyle().header)
+	}
+
 	fmt.Fprintln(a.Stdout)
 	facts := grid{align: []align{right, left}}
 	if s.SampleBytes == 0 { // when sampling, most blocks are not seen, and nobody counts
-		facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before the attach")
+		before := "the attach"
+		if s.Parent != 0 {
+			before = "the fork"
+		}
+		facts.add(countText(s.UnseenFrees), "frees of blocks not seen allocated, mostly from before "+before)
 	}
 	if s.Lost > 0 {
 		facts.add(countText(s.Lost), "allocations NOT recorded, since a table was full")
 	}
+	if s.Follows {
+		facts.add(countText(s.Followed), "forked children that got tables of their own")
+	}
+	if s.NotFollowed > 0 {
+		facts.add(countText(s.NotFollowed), "forked children NOT tracked, for want of address space")
+	}
 	if s.PeakBytes > 0 {
 		facts.add(sizeText(s.PeakBytes), "the most that was live at once")
 	}
-	if s.Resident > 0 {
+	if s.Resident > 0 && s.Memory == nil {
 		facts.add(sizeText(s.Resident), "of the process in memory (RSS), heaptap's share included")
+	}
+	if m := s.Memory; m != nil {
+		if m.Absent > 0 {
+			facts.add(sizeText(m.Absent), "of what is live not in memory: never touched, or swapped out")
+		}
+		if m.Swapped > 0 {
+			facts.add(sizeText(m.Swapped), "of the process swapped out")
+		}
+		facts.add(report.Size(m.HeapGrowth), "growth of the heap (brk) since the attach")
 	}
 	facts.add(countText(s.Stacks), "stack nodes")
 	facts.add(countText(s.CodeObjects), "code objects")
@@ -126,6 +156,25 @@ func totalsGrid(s *profiler.Status) *grid {
 		row(t.Domain.String(), t)
 	}
 	row("total", sumTotals(s.Totals))
+	return g
+}
+
+// memoryGrid shows what the process's memory is made of.
+func memoryGrid(m *profiler.Memory) *grid {
+	g := &grid{align: []align{left, right, right, left}}
+	g.add("memory", "resident", "share")
+	row := func(name string, bytes uint64, what string) {
+		g.add(name, sizeText(bytes), report.Percent(float64(bytes)/float64(max(m.RSS, 1))), what)
+	}
+	row("tracked", m.Tracked, "live blocks")
+	row("beside it", m.Beside, "free, headers, and domains that are not tracked")
+	row("files", m.FilesClean, fmt.Sprintf("code and constants; %s shared", sizeText(m.FilesShared)))
+	row("files, written", m.FilesDirty, "variables of modules")
+	row("stacks", m.Stacks, "of all threads")
+	row("shared memory", m.Shared, "")
+	row("heaptap's own", m.Heaptap, "code and tables")
+	row("not explained", m.Unexplained, "from before the attach, or not seen")
+	row("total (RSS)", m.RSS, "")
 	return g
 }
 

@@ -27,6 +27,7 @@ func (a *app) topCommand() *cobra.Command {
 	var interval time.Duration
 	var plain bool
 	var by string
+	var native nativeFlags
 	var lines int
 	c := &cobra.Command{
 		Use:   "top PID",
@@ -57,9 +58,13 @@ func (a *app) topCommand() *cobra.Command {
 			if !ok {
 				return wrongUse(c, "--by %s: one of %s", by, strings.Join(watchedNames(), ", "))
 			}
+			view, err := a.view(c, &native, pid)
+			if err != nil {
+				return err
+			}
 			o := tui.Options{
 				Title: strconv.Itoa(pid), Interval: interval, Lines: lines, Grouping: grouping, Filter: filter,
-				Look: a.lookAt(pid), Source: targetSource(pid), Dump: a.dumpNow(pid),
+				Look: a.lookAt(pid, view), Source: targetSource(pid), Dump: a.dumpNow(pid),
 			}
 			if plain {
 				return tui.Plain(c.Context(), a.Stdout, o, a.Sleep)
@@ -79,6 +84,7 @@ func (a *app) topCommand() *cobra.Command {
 	c.Flags().BoolVar(&plain, "plain", false, "write lines instead of a screen")
 	c.Flags().StringVar(&by, "by", "line", "begin with the view by "+strings.Join(watchedNames(), ", "))
 	c.Flags().IntVar(&lines, "top", 10, "with --plain: rows for each look")
+	native.add(a, c)
 	flags.add(a, c)
 	a.fixedCompletion(c, "by", watchedNames()...)
 	a.fixedCompletion(c, "interval", "1s", "5s", "1m")
@@ -103,13 +109,13 @@ func watchedBy(name string) (heap.Grouping, bool) {
 }
 
 // lookAt reads a process's tables while it runs.
-func (a *app) lookAt(pid int) func(context.Context) (*heap.Snapshot, error) {
+func (a *app) lookAt(pid int, view func(*heap.Snapshot) *heap.Snapshot) func(context.Context) (*heap.Snapshot, error) {
 	return func(ctx context.Context) (*heap.Snapshot, error) {
 		d, err := a.Engine.TakeDump(ctx, pid, profiler.DumpOptions{NoPause: true})
 		if err != nil {
 			return nil, err
 		}
-		return d.Snapshot, nil
+		return view(d.Snapshot), nil
 	}
 }
 

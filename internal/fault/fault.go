@@ -10,6 +10,7 @@ package fault
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,10 +144,18 @@ func (p *plan) hit(name string) (failed bool) {
 		case kill:
 			unix.Kill(os.Getpid(), unix.SIGKILL)
 		case stop:
-			unix.Kill(os.Getpid(), unix.SIGSTOP)
+			stopHere()
 		case fail:
 			failed = true
 		}
 	}
 	return failed
+}
+
+// stopHere stops the process before it does anything else. A signal to the process may be taken by another thread, and
+// this one would run on until that one comes to it.
+func stopHere() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 }

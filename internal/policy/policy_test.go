@@ -28,6 +28,7 @@ ptrace: mem proc internal/fault
 dso: mem proc
 unwind: mem dso
 call: mem proc ptrace dso unwind internal/fault
+launch: mem proc ptrace call internal/fault
 inject: mem proc ptrace dso unwind call internal/fault
 
 # C expressions.
@@ -44,13 +45,16 @@ inferior: mem proc ptrace dso unwind call cexpr cpython
 heap:
 report: heap
 
+# The join of the model and of files with symbols.
+symbolize: dso heap
+
 # The only join of the two halves.
-profiler: mem proc ptrace dso unwind call inject agent cpython heap internal/fault
+profiler: mem proc ptrace dso unwind call launch inject agent cpython heap internal/fault
 
 # The command line. It names the engine's errors, to give each its hint and exit code.
 internal/demo:
 internal/tui: heap report profiler
-internal/cli: mem proc ptrace dso unwind call inject cexpr inferior agent cpython heap report profiler internal/demo internal/tui
+internal/cli: mem proc ptrace dso unwind call launch inject cexpr inferior agent cpython heap report symbolize profiler internal/demo internal/tui
 cmd/heaptap: internal/cli
 
 # Tools and what only tests import.

@@ -142,12 +142,10 @@ func holds(s *heap.Snapshot, r *heap.Record, g heap.Grouping, group heap.Group) 
 	f := s.Frames[s.Stacks[r.Stack].Frame]
 	switch g {
 	case heap.ByModule:
-		module, _ := heap.ModuleOf(f.File)
+		module, _ := f.ModuleName()
 		return module == group.Name
-	case heap.ByFunction:
-		f.Line = 0
 	}
-	return f == group.Frame
+	return g.Place(f) == group.Frame
 }
 
 // part is the snapshot with only the records of a group.

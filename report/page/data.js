@@ -45,7 +45,8 @@ function unpackRecords(records, nodes) {
   }
   const labels = {
     type: Int32Array.from(records.type), thread: Int32Array.from(records.thread),
-    domain: Int32Array.from(records.domain), age: Int32Array.from(records.age),
+    domain: Int32Array.from(records.domain), process: Int32Array.from(records.process || []),
+    age: Int32Array.from(records.age),
   };
   const columns = list => list.map(column => Float64Array.from(column));
   return {n, node, first, ...labels, now: columns(records.values), old: columns(records.old)};
@@ -71,7 +72,7 @@ const UNITS = {space: 'Bytes', objects: 'Blocks'};
 const has = name => data.metrics.includes(name);
 const states = Object.keys(STATES).filter(s => has(s + '_space') || has(s + '_objects'));
 const start = data.start;
-const DIMENSIONS = ['type', 'thread', 'domain', 'age'].filter(d => R[d].length > 0);
+const DIMENSIONS = ['type', 'process', 'thread', 'domain', 'age'].filter(d => R[d].length > 0);
 const S = {
   view: data.views[0], state: start.state, unit: start.unit, by: start.by, inverted: start.invert, query: '',
   colour: data.diff ? 'change' : 'origin', width: 'change',
@@ -97,7 +98,7 @@ function labelName(dimension, v) {
   if (dimension === 'age') return v < 0 ? 'age not known' : ageName(v);
   const t = text(v);
   if (t !== '' && t !== '-') return t;
-  return {type: 'type not known', thread: 'thread not known', domain: 'domain not known'}[dimension];
+  return dimension + ' not known';
 }
 const AGE_ENDS = new Map(data.about.ages);
 function ageName(s) {

@@ -128,7 +128,9 @@ const boxOf = v => v && rows[v.depth] ? rows[v.depth].find(b => b.v === v && !b.
 
 // ---- colours by origin: warm for the program, cool for what it uses
 
+const isNative = f => frames.native !== undefined && frames.native[f] === 1;
 function family(f) {
+  if (isNative(f)) return 'native';
   const file = text(frames.file[f]);
   if (!file || file.startsWith('[') || f === data.cut.frame) return 'etc';
   if (/[\/\\](site|dist)-packages[\/\\]/.test(file)) return 'lib';
@@ -151,6 +153,7 @@ function colourOf(f, dark) {
       return dark ? `hsl(${6 + 30 * a} ${56 + 10 * b}% ${40 + 8 * b}%)`
         : `hsl(${8 + 34 * a} ${82 + 10 * b}% ${66 + 9 * b}%)`;
     case 'lib': return dark ? `hsl(${158 + 22 * a} 36% ${29 + 7 * b}%)` : `hsl(${154 + 24 * a} 38% ${65 + 9 * b}%)`;
+    case 'native': return dark ? `hsl(${268 + 26 * a} 30% ${40 + 8 * b}%)` : `hsl(${264 + 28 * a} 46% ${76 + 8 * b}%)`;
     case 'std': return dark ? `hsl(${206 + 20 * a} 27% ${36 + 7 * b}%)` : `hsl(${204 + 20 * a} 40% ${75 + 8 * b}%)`;
   }
   return dark ? `hsl(220 7% ${32 + 5 * b}%)` : `hsl(220 9% ${80 + 6 * b}%)`;
@@ -690,7 +693,7 @@ function showLegend() {
     return;
   }
   for (const [kind, name] of [['own', 'program'], ['lib', 'installed packages'], ['std', 'standard library'],
-    ['etc', 'other']]) legend.append(legendItem('var(--' + kind + ')', name));
+    ...(frames.native ? [['native', 'native code']] : []), ['etc', 'other']]) legend.append(legendItem('var(--' + kind + ')', name));
 }
 function legendItem(colour, name) {
   const dot = el('i', 'dot');

@@ -65,13 +65,23 @@ function memoryPanel() {
     return p;
   }
   const tracked = R.now[metricOf('inuse', 'space')].reduce((s, v) => s + v, 0), rest = rss - tracked - own;
-  const parts = [
+  const known = data.about.now.parts, part = key => known[key] || 0;
+  const parts = (Object.keys(known).length > 0 ? [
+    ['tracked', 'tracked and live', part('rss, tracked'), 'blocks that this snapshot explains, as far as in memory'],
+    ['beside', 'beside it', part('rss, beside it'), 'free blocks, headers, domains that are not tracked'],
+    ['files', 'files', part('rss, files'), 'code and constants of modules and other files'],
+    ['written', 'files, written', part('rss, files written'), 'variables of modules'],
+    ['stacks', 'stacks', part('rss, stacks'), 'of all threads'],
+    ['shared', 'shared memory', part('rss, shared memory'), 'shared with other processes, not by files'],
+    ['agent', 'heaptap’s own', own, 'tables and code in the process'],
+    ['rest', 'not explained', part('rss, not explained'), 'from before the attach, or of allocators that are not seen'],
+  ] : [
     ['tracked', 'tracked and live', tracked, 'blocks that this snapshot explains'],
     ['agent', 'heaptap’s own', own, 'tables and code in the process'],
     ['rest', 'not explained', Math.max(0, rest), 'interpreter and libraries, blocks from before the attach, what is ' +
       'not tracked, free lists, fragmentation'],
-  ].filter(([, , v]) => v > 0);
-  const whole = Math.max(rss, tracked + own);
+  ]).filter(([, , v]) => v > 0);
+  const whole = Math.max(rss, parts.reduce((s, [, , v]) => s + v, 0));
   const bar = el('div', 'stack');
   bar.setAttribute('role', 'img');
   bar.setAttribute('aria-label', parts.map(([, name, v]) => name + ' ' + size(v)).join(', '));
@@ -89,7 +99,7 @@ function memoryPanel() {
   dl.append(el('dt', 'rss', 'resident (RSS)'), el('dd', '', el('b', '', size(rss))), el('dd', '', ''),
     el('dd', 'what faint', 'the whole process'));
   p.append(bar, dl);
-  if (rest < 0) {
+  if (rest < 0 && Object.keys(known).length === 0) {
     p.append(el('p', 'faint', 'Live blocks are ' + size(-rest) + ' more than what is resident: pages that were never ' +
       'touched or are swapped out.'));
   }
@@ -204,7 +214,7 @@ function rankingPanels() {
   const lines = frameRows(S.by === 'line' ? 'line' : 'function');
   list.push(ranking(S.by === 'line' ? 'Lines' : 'Functions', lines, r => [r.name, r.place],
     r => openFlame(r), 'Show it in the flame graph', {group: S.by}));
-  for (const [d, title] of [['type', 'Types'], ['thread', 'Threads'], ['age', 'Ages']]) {
+  for (const [d, title] of [['type', 'Types'], ['process', 'Processes'], ['thread', 'Threads'], ['age', 'Ages']]) {
     if (!DIMENSIONS.includes(d)) continue;
     const rows = labelRows(d);
     if (rows.length === 0 || rows.length === 1 && (d !== 'type' || !typesKnown)) continue;

@@ -1,6 +1,8 @@
-// The table: what lines, functions, modules, types, threads and domains account for; search, sort, and look into a row.
+// The table: what lines, functions, modules, types, processes, threads and domains account for; search, sort, and look into a row.
 
-const GROUPS = {line: 'Line', function: 'Function', module: 'Module', type: 'Type', thread: 'Thread', domain: 'Domain'};
+const GROUPS = {line: 'Line', function: 'Function', module: 'Module', type: 'Type', process: 'Process', thread: 'Thread',
+  domain: 'Domain'};
+const plural = title => title.endsWith('s') ? title + 'es' : title + 's';
 const TABLE_ROWS = 100; // at first, and as many more each time
 let tableShown = TABLE_ROWS;
 const opened = new Set(); // keys of rows that are looked into
@@ -101,7 +103,7 @@ function showTable() {
   switches.setAttribute('aria-label', 'A row for each');
   for (const [group, title] of Object.entries(GROUPS)) {
     if (!ofFrames(group) && !DIMENSIONS.includes(group)) continue;
-    const b = button(title + 's', 'A row for each ' + title.toLowerCase(),
+    const b = button(plural(title), 'A row for each ' + title.toLowerCase(),
       () => setTable({group, sort: null, down: true}));
     b.dataset.value = group;
     b.setAttribute('aria-pressed', String(S.group === group));
@@ -208,7 +210,7 @@ function rowDetail(r) {
     if (d === S.group) continue;
     const rows = byLabel(d, [[0, T.n]], filter);
     if (rows.length < 1 || rows.length === 1 && d !== 'type') continue;
-    lists.append(smallList(GROUPS[d] ? GROUPS[d] + 's' : 'Ages', rows, x => labelName(d, x.key)));
+    lists.append(smallList(GROUPS[d] ? plural(GROUPS[d]) : 'Ages', rows, x => labelName(d, x.key)));
   }
   if (lists.children.length > 0) parts.push(lists);
   parts.push(stackList(filter));

@@ -414,7 +414,8 @@ def answer(line):
             number[t] = len(names)
             names.append(name(t))
         try:
-            size = 0 if isinstance(o, elsewhere) or t.__name__ == "StgDict" else sys.getsizeof(o)
+            odd = isinstance(o, elsewhere) or t.__name__ == "StgDict" or name(t).startswith("numpy.")
+            size = 0 if odd else sys.getsizeof(o)
         except Exception:
             size = 0
         if isinstance(o, str) and (type(o) is not str or max(o + " ") > "~"):

@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/symbolize"
+)
+
+// nativeFlags are the flags that say how frames of machine code are shown: the same for every command that shows any.
+type nativeFlags struct {
+	symbols []string
+	frames  string
+}
+
+// nativeNames are the flags that add makes.
+func nativeNames() []string { return []string{"symbols", "frames"} }
+
+// add gives the flags to a command.
+func (n *nativeFlags) add(a *app, c *cobra.Command) {
+	c.Flags().StringVar(&n.frames, "frames", heap.MixedFrames.String(),
+		"of native stacks show `WHICH` frames: mixed, python, all (heaptap help native)")
+	c.Flags().StringArrayVar(&n.symbols, "symbols", nil, "look for native symbols in `DIR` first; may be repeated")
+	a.fixedCompletion(c, "frames", frameViews()...)
+	if err := c.MarkFlagDirname("symbols"); err != nil {
+		panic(err) // the flag's name is wrong in the lines above
+	}
+}
+
+// frameViews are the values of --frames.
+func frameViews() []string {
+	var names []string
+	for v := range heap.NumFrameViews {
+		names = append(names, v.String())
+	}
+	return names
+}
+
+// view makes what turns snapshots as they are taken into what the flags ask for: names for native frames, and those frames
+// only that are wanted. What was found out about a frame is kept for the next snapshot. pid is the process that snapshots are
+// of, whose file system is looked at, too; 0 for none.
+func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapshot) *heap.Snapshot, error) {
+	wanted := heap.FrameView(slices.Index(frameViews(), n.frames))
+	if wanted < 0 {
+		return nil, wrongUse(c, "--frames %q: it is one of %s", n.frames, strings.Join(frameViews(), ", "))
+	}
+	for _, dir := range n.symbols {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, &inputError{dir, err}
+		}
+	}
+	o := symbolize.Options{Dirs: n.symbols, Caches: symbolize.CacheDirs(a.Getenv), Roots: []string{"/"}}
+	if pid != 0 {
+		o.Roots = []string{filepath.Join("/proc", strconv.Itoa(pid), "root"), "/"}
+	}
+	known := map[heap.Frame][]heap.Frame{}
+	said := map[string]bool{} // objects of which a note was made
+	return func(s *heap.Snapshot) *heap.Snapshot {
+		if !s.HasNative() {
+			return s
+		}
+		if wanted == heap.PythonFrames {
+			return s.View(wanted)
+		}
+		var fresh []heap.Frame
+		for _, f := range s.Frames {
+			if _, done := known[f]; f.Native() && !done {
+				fresh = append(fresh, f)
+				known[f] = nil
+			}
+		}
+		r := symbolize.Frames(fresh, o)
+		for i, f := range fresh {
+			known[f] = r.Chains[i]
+		}
+		chains := make([][]heap.Frame, len(s.Frames))
+		for i, f := range s.Frames {
+			chains[i] = known[f]
+		}
+		a.noteNameless(r.Objects, said)
+		return s.ReplaceFrames(chains).View(wanted)
+	}, nil
+}
+
+// maxNameless is how many objects without names are told of.
+const maxNameless = 3
+
+// noteNameless tells of the objects in which most frames have no name, why, once each.
+func (a *app) noteNameless(objects []symbolize.Object, said map[string]bool) {
+	var nameless []symbolize.Object
+	for _, o := range objects {
+		if o.Named*2 < o.Frames && !strings.HasPrefix(o.Path, "[") && !said[o.Path] {
+			nameless = append(nameless, o)
+			said[o.Path] = true
+		}
+	}
+	slices.SortStableFunc(nameless, func(a, b symbolize.Object) int { return cmp.Compare(b.Frames, a.Frames) })
+	for i, o := range nameless {
+		if i == maxNameless {
+			a.note(fmt.Sprintf("no names for %d more objects", len(nameless)-i))
+			break
+		}
+		why := cmp.Or(o.Problem, "its symbols were stripped")
+		a.note(fmt.Sprintf("no names for %s: %s; --symbols DIR looks for build-id %s", path.Base(o.Path), why,
+			cmp.Or(o.BuildID, "(it has none)")))
+	}
+}
+
+const nativeHelp = `Tracking with --native records where machine code allocates: in each frame the
+ELF object, its build-id and an address. Functions, inlined functions and lines
+are told when a report is made, on any machine, from files with that build-id:
+
+  --symbols DIR   a folder as below the root of the machine that was looked at,
+                  or of .build-id/xx/yyyy.debug, or with the files in any order
+  $DEBUGINFOD_CACHE_PATH, ~/.cache/debuginfod_client, where debuginfod-find
+                  puts what it fetches; heaptap itself fetches nothing
+  the object's own path, the debug file that it names, /usr/lib/debug
+
+A file with another build-id is never used. Without debug information there are
+the names of functions, without any file object+address.
+
+  --frames mixed  Python's calls and those of extensions and libraries; without
+                  the interpreter's own, what starts programs and threads, and
+                  functions that only allocate for others (operator new)
+  --frames python Python's calls only, as without --native
+  --frames all    every frame
+
+Native calls are written "deflate (deflate.c:17)", those of Python "shop.py:42
+get". Filters know them: --func push_back is std::vector<int>::push_back(int),
+--module libz.so.1 an object, --module numpy an extension module, --file a file
+of source or an object. A filter at a dump knows objects only, no names.
+--as pprof writes a snapshot that has the names in it.`
+
+// nativeTopic is what `heaptap help native` shows.
+func nativeTopic() *cobra.Command {
+	return &cobra.Command{Use: "native", Short: "Native stacks: where their names come from", Long: nativeHelp}
+}
