@@ -219,7 +219,8 @@ func TestFilterProcess(t *testing.T) {
 	}
 	// A snapshot of one process is known by its pid and command.
 	alone := workers()[2].Snapshot
-	for process, want := range map[string]bool{"110": true, "celery": true, "celery worker": true, "11": false, "gunicorn": false} {
+	alone.Info[2].Value = "/usr/bin/celery worker"
+	for process, want := range map[string]bool{"110": true, "celery": true, "cel*": true, "/usr/bin/celery worker": true, "11": false, "gunicorn": false} {
 		f, err := ParseFilter(FilterSpec{Process: []string{process}})
 		if err != nil {
 			t.Fatal(err)

@@ -29,8 +29,8 @@ func (a *app) attachCommand() *cobra.Command {
 			"theirs; that needs no heaptap. A child that executes another Python can only be\n" +
 			"attached to by a heaptap that watches: --follow stays and does so until the last\n" +
 			"process has ended or Ctrl-C (130), and tells of each; tracking goes on after it.\n" +
-			"--follow=forks returns at once. A process of a few milliseconds may be missed;\n" +
-			"what ends takes its numbers along.\n\n" +
+			"--follow=forks returns at once. A Python that lives for less than 50 ms may be\n" +
+			"missed; what ends takes its numbers along.\n\n" +
 			"With --hold, heaptap stays, keeps what is tracked safe from whatever becomes of\n" +
 			"the process, and writes a snapshot when it ends: by itself, by SIGKILL, by the\n" +
 			"OOM killer, by a crash. Ctrl-C lets go of it, and leaves it tracked.\n\n" +
