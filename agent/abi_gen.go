@@ -16,12 +16,16 @@ const (
 	CodeObject        = 0x80000000
 	CodeRoot          = 0x1
 	CodeUnknown       = 0x3
+	CommandBytes      = 0x400
 	CutDepth          = 0x0
 	CutNative         = 0x1
 	Domains           = 0x6
 	DomainBits        = 0x3
 	DomainShift       = 0x3b
 	DomainSlots       = 0x8
+	EndingNot         = 0x0
+	EndingSeen        = 0x2
+	EndingWaits       = 0x1
 	EntryEach         = 0x0
 	EntryFlag         = 0x1
 	EntryShim         = 0x2
@@ -32,6 +36,7 @@ const (
 	EpochShift        = 0x25
 	Evaluations       = 0x8
 	File              = 0x5
+	FileMagic         = 0x6c62617470616568
 	FilterFull        = 0xff
 	FilterLog2        = 0xe
 	FlagOffset        = 0x20000
@@ -52,7 +57,7 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x13
+	NativeFunctions   = 0x14
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
@@ -72,13 +77,21 @@ const (
 	NPvalloc          = 0x8
 	NRealloc          = 0x2
 	NReallocarray     = 0x3
+	NSigaction        = 0x13
 	NValloc           = 0x7
 	Obj               = 0x2
+	OutletClock       = 0x1
+	OutletNone        = 0x0
+	OutletPlanned     = 0x1
+	OutletRead        = 0x2
+	OutletSet         = 0x2
+	PatternBytes      = 0x400
 	PlacesLog2        = 0xe
 	PythonDomains     = 0x3
 	Raw               = 0x0
 	Realloc           = 0x2
 	ScaleBits         = 0xa
+	ScratchOffset     = 0x20800
 	SizeBig           = 0xfff
 	SizeBits          = 0xc
 	SizeShift         = 0x19
@@ -88,6 +101,7 @@ const (
 	StatePassive      = 0x4
 	StateTracking     = 0x2
 	StateUnhooking    = 0x3
+	StatmBytes        = 0x80
 	TablesChanging    = 0x1
 	TablesInherited   = 0x0
 	TablesLeft        = 0x3
@@ -201,6 +215,22 @@ type Count struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Count{})]byte{}
+
+// FileHead is struct ht_file_head of abi.h.
+type FileHead struct {
+	Magic       uint64
+	Fingerprint uint64
+	Size        uint64
+	Time        uint64
+	Seconds     uint64
+	Pid         uint32
+	Signal      uint32
+	Complete    uint32
+	Pad         uint32
+	Reserved    uint64
+}
+
+var _ [64]byte = [unsafe.Sizeof(FileHead{})]byte{}
 
 // Flag is struct ht_flag of abi.h.
 type Flag struct {
@@ -319,6 +349,28 @@ type Object struct {
 
 var _ [32]byte = [unsafe.Sizeof(Object{})]byte{}
 
+// Outlet is struct ht_outlet of abi.h.
+type Outlet struct {
+	State   uint32
+	Signal  uint32
+	Busy    uint32
+	Next    uint32
+	Written uint32
+	Failed  uint32
+	Passed  uint32
+	Error   int32
+	May     uint32
+	Pad     uint32
+	Bytes   uint64
+	Old     Sigaction
+	Pattern [1024]uint8
+	Name    [1088]uint8
+	Statm   [128]uint8
+	Command [1024]uint8
+}
+
+var _ [3344]byte = [unsafe.Sizeof(Outlet{})]byte{}
+
 // Place is struct ht_place of abi.h.
 type Place struct {
 	Check uint64
@@ -363,6 +415,24 @@ type Row struct {
 }
 
 var _ [8]byte = [unsafe.Sizeof(Row{})]byte{}
+
+// Section is struct ht_section of abi.h.
+type Section struct {
+	Offset uint64
+	Length uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Section{})]byte{}
+
+// Sigaction is struct ht_sigaction of abi.h.
+type Sigaction struct {
+	Handler  uint64
+	Flags    uint64
+	Restorer uint64
+	Mask     uint64
+}
+
+var _ [32]byte = [unsafe.Sizeof(Sigaction{})]byte{}
 
 // Stacks is struct ht_stacks of abi.h.
 type Stacks struct {
@@ -435,12 +505,13 @@ type Tables struct {
 	Mappings       Window
 	Modules        Window
 	Before         Window
+	Outlet         Window
 	Natives        Window
 	Places         Window
 	Objects        Window
 	ObjectNames    Window
 	Rows           Window
-	Spare          [3]Window
+	Spare          [2]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -456,8 +527,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [19][4]uint64
-	Stubs          [19][4]uint64
+	Native         [20][4]uint64
+	Stubs          [20][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -473,10 +544,13 @@ type Tables struct {
 	Followed       uint64
 	NotFollowed    uint64
 	Parent         uint64
-	Reserved       [13]uint64
+	EndingWord     uint64
+	Ending         uint32
+	EndingKeeper   uint32
+	Reserved       [11]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [128]uint64
+	Pad7           [120]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -509,6 +583,7 @@ type Thread struct {
 	OwnScope         uint64
 	LoaderStack      uint64
 	LoaderBack       uint64
+	LiveOther        uint64
 	StackLow         uint64
 	StackHigh        uint64
 	Natives          uint32
@@ -517,7 +592,7 @@ type Thread struct {
 	NativeEnd        uint32
 	NativeLeft       uint32
 	NativePad        uint32
-	Reserved         [6]uint64
+	Reserved         [5]uint64
 }
 
 var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}

@@ -74,6 +74,7 @@ var NativeNames = [NativeFunctions]NativeFunction{
 	NDlclose:          {"dlclose", []string{"dlclose"}},
 	NDlsym:            {"dlsym", []string{"dlsym"}},
 	NDlvsym:           {"dlvsym", []string{"dlvsym"}},
+	NSigaction:        {"sigaction", []string{"sigaction"}},
 }
 
 // NativeHook is the offset in the image of one variant of what takes a native function's place in slots.
@@ -183,6 +184,17 @@ func PutOriginal(w mem.Writer, a mem.Addr, domain, function int, original uint64
 func PutLedger(w mem.Writer, a mem.Addr, i int, e Ledger) error {
 	at := unsafe.Offsetof(Tables{}.Ledger) + uintptr(i)*unsafe.Sizeof(e)
 	return w.WriteAt(bytesOf(&e), a+mem.Addr(at))
+}
+
+// ReadEnding reads from the tables at a whether the interpreter is at its end: Ending….
+func ReadEnding(r mem.Reader, a mem.Addr) (uint32, error) {
+	return mem.U32(r, a+mem.Addr(unsafe.Offsetof(Tables{}.Ending)))
+}
+
+// LetEnd tells an interpreter that waits at its end to go on, and one that has not come to it not to wait.
+func LetEnd(w mem.Writer, a mem.Addr) error {
+	seen := uint32(EndingSeen)
+	return w.WriteAt(bytesOf(&seen), a+mem.Addr(unsafe.Offsetof(Tables{}.Ending)))
 }
 
 // StateOffset is where [Tables].State stands, for a store of its own.

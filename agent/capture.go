@@ -29,7 +29,7 @@ type Capture struct {
 	codes, arena       []byte
 
 	objects, objectNames []byte
-	leafByBase         map[uint64]int
+	leafByBase           map[uint64]int
 }
 
 // Block is one live block.

@@ -25,6 +25,7 @@ const tablesAt mem.Addr = 0x7f1234500000
 
 // filled is tables that the hosted agent has filled, and what it says that is in them.
 type filled struct {
+	path   string
 	memory *mem.Fake
 	blocks []Block
 	stacks map[uint32]string // by node: functions and instructions, innermost first, each after a space
@@ -33,6 +34,12 @@ type filled struct {
 
 // fill plans tables in a file, has the hosted agent run a make-believe target on them, and maps them.
 func fill(t *testing.T, program string, granuleLog2, instrKind uint32, sample uint64) filled {
+	t.Helper()
+	return fillBy(t, "fill", program, granuleLog2, instrKind, sample)
+}
+
+// fillBy does so by a command of the hosted agent's that is `how`.
+func fillBy(t *testing.T, how, program string, granuleLog2, instrKind uint32, sample uint64) filled {
 	t.Helper()
 	const size = 512 << 20
 	h := Tables{Magic: Magic, Fingerprint: Fingerprint(), State: StateTracking}
@@ -45,7 +52,7 @@ func fill(t *testing.T, program string, granuleLog2, instrKind uint32, sample ui
 	if err := os.Truncate(path, int64(h.Size)); err != nil {
 		t.Fatal(err)
 	}
-	out := runHosted(t, program, "fill", path)
+	out := runHosted(t, program, how, path)
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +63,7 @@ func fill(t *testing.T, program string, granuleLog2, instrKind uint32, sample ui
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Munmap(data) })
-	r := filled{memory: &mem.Fake{Segments: []mem.Segment{{Addr: tablesAt, Data: data}}}, stacks: map[uint32]string{}}
+	r := filled{path: path, memory: &mem.Fake{Segments: []mem.Segment{{Addr: tablesAt, Data: data}}}, stacks: map[uint32]string{}}
 	for line := range strings.Lines(string(out)) {
 		var b Block
 		var node uint32

@@ -54,6 +54,8 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
 	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Loaded{})), 0)
 	place(&h.Before, share(64<<10, 1<<10, mostBefore), uint64(unsafe.Sizeof(Range{})), 0)
+	place(&h.Outlet, 1, outletSize, 1)
+	h.Outlet.Kept = uint32(outletSize)
 	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), uint32(unsafe.Sizeof(Loaded{}))
 	h.Before.Kept = uint32(rangeSize)
 	if h.NativeStacks != 0 {

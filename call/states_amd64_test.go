@@ -575,3 +575,35 @@ func TestOrphan(t *testing.T) {
 	tg.sound(before)
 	tg.finish()
 }
+
+// A signal to the process is the first thread's where that does not block it (complete_signal in Linux' kernel/signal.c
+// asks it first), and programs count on that: Python's handlers run in the first thread only, and a wait of its that
+// another thread's signal does not interrupt would go on. It is the first's, too, when it comes while all stand still.
+func TestSignalWhileFrozen(t *testing.T) {
+	ctx := deadline(t)
+	tg := start(t, compile(t, "signals"))
+	pl := tg.plan(Options{})
+	pid := tg.cmd.Process.Pid
+	taken := map[string]int{}
+	for sent := 0; sent < 200*soak(t); {
+		blocked := false
+		_, err := pl.Freeze(ctx, func() error {
+			status, err := tg.proc.Status(pid)
+			if blocked = status.SigBlk != 0; blocked || err != nil {
+				return err // it has not left the handler of the last one
+			}
+			return unix.Kill(pid, unix.SIGUSR1)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !blocked {
+			taken[tg.line()]++
+			sent++
+		}
+	}
+	if taken["other"] != 0 {
+		t.Errorf("signals taken by %v", taken)
+	}
+	tg.finish()
+}

@@ -28,6 +28,7 @@ type StoppedThread struct {
 type other struct {
 	thread *ptrace.Thread
 	held   bool
+	job    bool // it is stopped by a signal as well, with its whole process
 }
 
 // world is all threads of a process, stopped.
@@ -81,9 +82,13 @@ func (w *world) add(tids []int) ([]*other, error) {
 	return slices.Clone(w.threads[from:]), nil // its own: threads that end are taken out of w.threads
 }
 
-// stop stops all threads: those that are known, then those that appeared, until none does.
+// stop stops all threads: those that are known, then those that appeared, until none does. The first thread comes last, so
+// that a signal to the process still finds it running.
 func (w *world) stop(ctx context.Context) error {
 	for fresh := slices.Clone(w.threads); len(fresh) > 0; {
+		if i := slices.Index(fresh, w.known[w.plan.process.Pid]); i >= 0 {
+			fresh = append(slices.Delete(fresh, i, i+1), w.known[w.plan.process.Pid])
+		}
 		for _, o := range fresh {
 			if err := o.thread.Interrupt(); err != nil && !errors.Is(err, ptrace.ErrGone) {
 				return err
@@ -121,7 +126,7 @@ func (w *world) complete() bool {
 // settle waits for one thread that was interrupted: when short ends, its state decides whether to wait longer. One that
 // ended is forgotten.
 func (w *world) settle(ctx, short context.Context, o *other) error {
-	_, err := o.thread.Settle(short)
+	stop, err := o.thread.Settle(short)
 	if errors.Is(err, ptrace.ErrDeadline) && ctx.Err() == nil {
 		st, serr := w.plan.process.Stat(o.thread.Tid)
 		if serr == nil && st.State == 'D' {
@@ -129,8 +134,9 @@ func (w *world) settle(ctx, short context.Context, o *other) error {
 			w.notes = append(w.notes, fmt.Sprintf("thread %d sleeps uninterruptibly and is held there", o.thread.Tid))
 			return nil
 		}
-		_, err = o.thread.Settle(ctx)
+		stop, err = o.thread.Settle(ctx)
 	}
+	o.job = err == nil && stop.Kind == ptrace.Event && stop.Signal != unix.SIGTRAP
 	if errors.Is(err, ptrace.ErrGone) {
 		delete(w.known, o.thread.Tid)
 		w.threads = slices.DeleteFunc(w.threads, func(x *other) bool { return x == o })
@@ -138,6 +144,39 @@ func (w *world) settle(ctx, short context.Context, o *other) error {
 	}
 	return err
 }
+
+// deliver has the first thread take the signals to the process that came while all stood still. The kernel gives such a
+// signal to the first thread if that does not block it (complete_signal in kernel/signal.c); when none runs, it leaves it
+// to whichever comes back first. Programs count on the first: Python's handlers run there only, and its wait does not end
+// because another thread has noticed a signal.
+func (w *world) deliver(ctx context.Context) error {
+	first := w.known[w.plan.process.Pid]
+	if first == nil || first.held || first.job || len(w.threads) < 2 {
+		return nil
+	}
+	for range deliverMost {
+		status, err := w.plan.process.Status(w.plan.process.Pid)
+		if err != nil || status.ShdPnd&^status.SigBlk == 0 {
+			return err
+		}
+		if err := first.thread.Resume(false, 0); err != nil {
+			return err
+		}
+		short, cancel := context.WithTimeout(ctx, heldAfter)
+		_, err = first.thread.Settle(short) // where its handler begins
+		cancel()
+		if errors.Is(err, ptrace.ErrDeadline) { // somebody has taken the signal back
+			_, err = first.thread.Stop(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliverMost bounds the signals that are delivered, of which there are 64 kinds.
+const deliverMost = 64
 
 // release lets all threads go but the one given. It goes on after an error, and returns what could not be given back.
 func (w *world) release(except *ptrace.Thread) error {
@@ -203,8 +242,13 @@ func (pl *Plan) all(ctx context.Context, report *Report, fn func(*world, time.Ti
 			return err
 		}
 		fault.Point("call/all-stopped")
-		released, err = fn(w, began)
-		return err
+		if released, err = fn(w, began); err != nil || released != nil {
+			return err
+		}
+		if err := w.deliver(stopCtx); err != nil && !errors.Is(err, ptrace.ErrGone) {
+			w.notes = append(w.notes, fmt.Sprintf("a signal that came meanwhile may be taken by any thread: %v", err))
+		}
+		return nil
 	})
 	report.Notes = append(report.Notes, w.notes...)
 	return errors.Join(err, tracer.Close())

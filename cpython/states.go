@@ -38,6 +38,9 @@ func (in *Interpreter) Finalizing(r mem.Reader) (bool, error) {
 	return a != 0, err
 }
 
+// FinalizingAt is where the pointer stands that is set when the interpreter begins to shut down.
+func (in *Interpreter) FinalizingAt() mem.Addr { return in.roots.finalizing }
+
 // States lists the interpreters, newest first, each with its threads, newest first. The lists change while they are
 // read; an error that wraps [ErrBusy] says that no reading fitted together.
 func (in *Interpreter) States(r mem.Reader) ([]InterpreterState, error) {

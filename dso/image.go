@@ -19,9 +19,15 @@ import (
 // File is an ELF file of which no process need exist: a program, a library, or what was split from one.
 type File struct{ o *object }
 
-// OpenFile opens a file and reads its headers. It never waits, not for a FIFO either. The caller closes it.
+// OpenFile opens a file and reads its headers. It opens regular files only: of others, to open them may do something.
+// The caller closes it.
 func OpenFile(path string) (*File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if st, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("open %s: not a regular file", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +108,8 @@ type Image struct {
 	tables  sync.Once
 }
 
-// NewImage takes the files of one object: itself, if it is to be had, and what was split from it. They must stay open as
-// long as the image is in use, and it is for the caller to know that they belong together ([File.BuildID]).
+// NewImage takes the files of one object: itself, if it is to be had, and what was split from it. They must stay open
+// as long as the image is in use, and it is for the caller to know that they belong together ([File.BuildID]).
 func NewImage(files ...*File) (*Image, error) {
 	if len(files) == 0 {
 		return nil, errors.New("image of an ELF object: no files")
@@ -217,8 +223,8 @@ func (d *DebugInfo) Text(offset int64) string {
 // unitLayout says where the parts of a unit are, counted from its beginning.
 type unitLayout struct{ first, size uint64 }
 
-// unitHeader reads the header of a unit (DWARF 5, 7.5.1; DWARF 4, 7.5.1.1): its length, of 4 bytes or of 12 in the 64-bit
-// format, its version, and what version and type put before the first entry.
+// unitHeader reads the header of a unit (DWARF 5, 7.5.1; DWARF 4, 7.5.1.1): its length, of 4 bytes or of 12 in the
+// 64-bit format, its version, and what version and type put before the first entry.
 func unitHeader(b []byte) (u unitLayout, ok bool) {
 	le := binary.LittleEndian
 	if len(b) < 24 {

@@ -220,13 +220,18 @@ func within(t *test, from, to int64) verdict {
 	return maybe
 }
 
-// frameTest judges the innermost frame of a stack, or whether any frame of it does.
+// frameTest judges the innermost frame of a stack, or whether any frame of it does. What the interpreter's own machine code
+// allocates, its caller does, too: at a dump such frames are still there.
 func (m *Matcher) frameTest(j *judge, stack int32) verdict {
 	if stack == None {
 		return verdictOf(j.test.ofFrame(Frame{}))
 	}
 	if !j.test.anywhere {
-		return m.frame(j, m.s.Stacks[stack].Frame)
+		v := m.frame(j, m.s.Stacks[stack].Frame)
+		if at := m.s.allocating(stack); v != yes && at != stack {
+			v = m.frame(j, m.s.Stacks[at].Frame)
+		}
+		return v
 	}
 	for ; stack != None; stack = m.s.Stacks[stack].Parent {
 		// What was said of a caller's stack holds for all that it called.

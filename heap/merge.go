@@ -12,21 +12,22 @@ import (
 
 // Part is the snapshot of one of several processes.
 type Part struct {
-	// Process names it in the merged snapshot: its number, a space, what people call it ("4711 gunicorn: worker"). Records
-	// that name their process already keep that name.
+	// Process names it in the merged snapshot: its number, a space, what people call it ("4711 gunicorn: worker").
+	// Records that name their process already keep that name.
 	Process  string
 	Snapshot *Snapshot
 }
 
 // Merge makes one snapshot of those of several processes, whose records say by their Process from which they are.
 //
-// Time is the latest of the parts', Duration reaches back to the earliest beginning. Timeline is the sum over the processes
-// that were tracked at each moment. Processes have their peaks at different times, therefore a merged snapshot has no
-// PeakTime, and its peak_* metrics are what each of the processes had at its own. Of Info, what holds for all parts
-// stands there once, amounts ("1234 bytes") are added up, and what differs has the process before its value.
+// Time is the latest of the parts', Duration reaches back to the earliest beginning. Timeline is the sum over the
+// processes that were tracked at each moment. Processes have their peaks at different times, therefore a merged
+// snapshot has no PeakTime, and its peak_* metrics are what each of the processes had at its own. Of Info, what holds
+// for all parts stands there once, amounts ("1234 bytes") are added up, and what differs has the process before its
+// value.
 //
-// Errors: no parts, a part without a name, two of one name, totals beyond 64 bits. The parts must pass [Snapshot.Check],
-// and are not changed.
+// Errors: no parts, a part without a name, two of one name, totals beyond 64 bits. The parts must pass
+// [Snapshot.Check], and are not changed.
 func Merge(parts []Part) (*Snapshot, error) {
 	if len(parts) == 0 {
 		return nil, errors.New("merge snapshots: there are none")
@@ -123,6 +124,9 @@ func mergeInfo(parts []Part) []KeyValue {
 			rates = append(rates, p.Process+commentSeparator+rate)
 		}
 		info = append(info, KeyValue{"sampled differently", strings.Join(rates, "; ")})
+	}
+	if slices.ContainsFunc(parts, func(p Part) bool { return p.Snapshot.Total()[PeakBytes] > 0 }) {
+		info = append(info, KeyValue{"peak", "what each process had at its own, which were at different times"})
 	}
 	return info
 }

@@ -75,6 +75,12 @@ func TestMerge(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	peaked := workers()
+	peaked[2].Snapshot.Records[0].PeakBytes = 40000
+	if joined, err := Merge(peaked); err != nil || joined.fact("peak") == "" || s.fact("peak") != "" ||
+		joined.Total()[PeakBytes] != 40000 {
+		t.Errorf("a joined peak: %v, %v", joined.Info, err)
+	}
 	// What is of several processes already can be merged with more.
 	more := workers()[:1]
 	more[0].Process = "12 other"
@@ -109,7 +115,8 @@ func TestMergeOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid, _ := s.Pid(); pid != 10 || !s.PeakTime.Equal(p[0].Snapshot.PeakTime) || s.Text(s.Records[0].Process) != p[0].Process {
+	if pid, _ := s.Pid(); pid != 10 || !s.PeakTime.Equal(p[0].Snapshot.PeakTime) ||
+		s.Text(s.Records[0].Process) != p[0].Process {
 		t.Errorf("pid %d, peak %v, process %q", pid, s.PeakTime, s.Text(s.Records[0].Process))
 	}
 	if p[0].Snapshot.Records[0].Process != 0 {
@@ -212,7 +219,8 @@ func TestFilterProcess(t *testing.T) {
 	}
 	// A snapshot of one process is known by its pid and command.
 	alone := workers()[2].Snapshot
-	for process, want := range map[string]bool{"110": true, "celery": true, "celery worker": true, "11": false, "gunicorn": false} {
+	alone.Info[2].Value = "/usr/bin/celery worker"
+	for process, want := range map[string]bool{"110": true, "celery": true, "cel*": true, "/usr/bin/celery worker": true, "11": false, "gunicorn": false} {
 		f, err := ParseFilter(FilterSpec{Process: []string{process}})
 		if err != nil {
 			t.Fatal(err)

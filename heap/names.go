@@ -1,6 +1,7 @@
 package heap
 
 import (
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ const (
 	filePath
 	// threadName: the name, or the number of the thread that the label has in brackets.
 	threadName
-	// processName: the number of the process, its name, or the program that the name begins with: "4711",
+	// processName: the number of the process, its name, or the program that the name or command begins with: "4711",
 	// "gunicorn: worker [shop]" and "gunicorn" are 4711 gunicorn: worker [shop].
 	processName
 	// plainWord: the whole.
@@ -179,9 +180,9 @@ func (p *pattern) matches(name string) bool {
 	case processName:
 		pid, base := ProcessName(name)
 		program, _, _ := strings.Cut(base, " ")
-		program = strings.TrimSuffix(program, ":")
+		program = path.Base(strings.TrimSuffix(program, ":"))
 		return p.either(name, base == p.text || program == p.text || pid > 0 && strconv.FormatInt(pid, 10) == p.text) ||
-			p.glob != nil && p.glob.MatchString(base)
+			p.glob != nil && (p.glob.MatchString(base) || p.glob.MatchString(program))
 	}
 	return p.either(name, false)
 }

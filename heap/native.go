@@ -7,8 +7,8 @@ import (
 )
 
 // ReplaceFrames returns the snapshot with calls in the place of frames: where chains[i] is not empty, it stands for
-// Frames[i], innermost call first. So inlined functions, which share an address, become calls of their own. The snapshot
-// shares with s what stays.
+// Frames[i], innermost call first. So inlined functions, which share an address, become calls of their own. The
+// snapshot shares with s what stays.
 func (s *Snapshot) ReplaceFrames(chains [][]Frame) *Snapshot {
 	replaced := *s
 	replaced.Frames, replaced.Stacks = nil, nil
@@ -57,8 +57,8 @@ type FrameView int
 // Views of stacks.
 const (
 	// MixedFrames is Python and machine code, without what only brings the one to the other: frames of the interpreter
-	// itself, of libc where it starts a program or a thread, and of functions that allocate for others (operator new). Of
-	// a stack that has no other frames, they are shown.
+	// itself, of libc where it starts a program or a thread, and of functions that allocate for others (operator new).
+	// Of a stack that has no other frames, they are shown.
 	MixedFrames  FrameView = iota
 	PythonFrames           // what is left where machine code is left out
 	AllFrames
@@ -99,8 +99,8 @@ func (s *Snapshot) View(v FrameView) *Snapshot {
 		}
 		return b.Push(node, frames[f])
 	}
-	// For each node of s: what is left of its stack; the same without hiding, for stacks of which nothing would be left;
-	// and what is left without the functions at its end that allocate for others.
+	// For each node of s: what is left of its stack; the same without hiding, for stacks of which nothing would be
+	// left; and what is left without the functions at its end that allocate for others.
 	type left struct{ mixed, all, caller int32 }
 	nodes := make([]left, len(s.Stacks))
 	for i, n := range s.Stacks {
@@ -151,6 +151,17 @@ func (s *Snapshot) View(v FrameView) *Snapshot {
 	return view.compact()
 }
 
+// allocating is the node of the innermost call of a stack that is not one of the interpreter's own machine code; the
+// stack's own where all are.
+func (s *Snapshot) allocating(stack int32) int32 {
+	for n := stack; n != None; n = s.Stacks[n].Parent {
+		if f := s.Frames[s.Stacks[n].Frame]; !f.Native() || !ofInterpreter(path.Base(f.Module)) {
+			return n
+		}
+	}
+	return stack
+}
+
 // role is what a frame does on a stack.
 type role int8
 
@@ -172,11 +183,20 @@ func roleOf(f Frame) role {
 		return interpreter
 	case allocates(f.Func):
 		return allocator
-	case strings.HasPrefix(base, "libc.so"), strings.HasPrefix(base, "libc-2."), strings.HasPrefix(base, "libpthread"),
-		strings.HasPrefix(base, "ld-linux"), strings.HasPrefix(base, "ld-musl"), strings.HasPrefix(base, "ld-2."):
+	case ofSystem(base):
 		return system
 	}
 	return native
+}
+
+// ofSystem tells whether a file of that name is libc or the loader.
+func ofSystem(base string) bool {
+	for _, prefix := range [...]string{"libc.so", "libc.musl", "libc-2.", "libpthread", "ld-linux", "ld-musl", "ld-2."} {
+		if strings.HasPrefix(base, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // ofInterpreter tells whether a file of that name is CPython: libpython3.11.so.1.0, python3.13t.
@@ -200,8 +220,8 @@ func allocates(name string) bool {
 	return false
 }
 
-// ModuleName is the module that a frame belongs to, and whether that is somebody's own code: of Python as [ModuleOf] says;
-// an extension module has the name by which it is imported; any other object of machine code that of its file
+// ModuleName is the module that a frame belongs to, and whether that is somebody's own code: of Python as [ModuleOf]
+// says; an extension module has the name by which it is imported; any other object of machine code that of its file
 // ("libz.so.1"), and is own code where it is in no folder of the system's.
 func (f Frame) ModuleName() (module string, own bool) {
 	if !f.Native() {

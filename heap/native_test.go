@@ -199,8 +199,8 @@ func TestFilterNative(t *testing.T) {
 	}{
 		{`func == "push_back"`, 1}, {`func == "std::vector::push_back"`, 1}, {`func == "std::*"`, 1}, {`func == "vector::*"`, 1},
 		{`func == "push_*"`, 1}, {`func == "deflateInit"`, 2}, {`module == "libz.so.1"`, 6}, {`module == "libz*"`, 6},
-		{`file == "deflate.c"`, 2}, {`file == "libz.so.1"`, 6}, {`file == "/usr/lib"`, 14}, {`module == "_cache"`, 1}, {`own`, 1},
-		{`stack.func == "main"`, 15}, {`line == 77`, 2}, {`func ~ "^std::vector<int>"`, 1}, {`module == "srv"`, 1},
+		{`file == "deflate.c"`, 2}, {`file == "libz.so.1"`, 6}, {`file == "/usr/lib"`, 14}, {`module == "_cache"`, 1}, {`own`, 1 + 8},
+		{`stack.func == "main"`, 15}, {`line == 77`, 2}, {`func ~ "^std::vector<int>"`, 1}, {`module == "srv"`, 1 + 8},
 	} {
 		f, err := ParseFilter(FilterSpec{Where: []string{test.where}})
 		if err != nil {
@@ -213,6 +213,26 @@ func TestFilterNative(t *testing.T) {
 		}
 		if got := kept.Total()[InuseBytes]; got != test.want {
 			t.Errorf("%s: %d, want %d", test.where, got, test.want)
+		}
+	}
+	// At a dump, where the interpreter's frames are still there, Python's calls are found below them.
+	raw := withStacks("main handle /usr/bin/python3.11+10 /usr/bin/python3.11+20", "main /srv/ext.so+5 /usr/bin/python3.11+20",
+		"/usr/bin/python3.11+30", "main handle")
+	for where, want := range map[string]int64{`func == "handle"`: 1 + 8, `own`: 1 + 2 + 8, `module == "python3.11"`: 1 + 2 + 4,
+		`module == "ext"`: 2, `func != "handle"`: 2 + 4, `file == "app.py"`: 1 + 8} {
+		f, err := ParseFilter(FilterSpec{Where: []string{where}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := f.On(raw)
+		var got int64
+		for i, r := range raw.Records {
+			if m.Block(&Block{Stack: r.Stack, Size: 1 << i, Age: 1}) {
+				got += r.InuseBytes
+			}
+		}
+		if got != want {
+			t.Errorf("%s at a dump: %d, want %d", where, got, want)
 		}
 	}
 	f, err := ParseFilter(FilterSpec{Module: []string{"libx.so.1"}})

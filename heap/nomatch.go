@@ -163,7 +163,11 @@ func (x *seen) names(s *Snapshot, t *test) map[named]int64 {
 		if bytes == 0 || i == 0 {
 			continue
 		}
-		for n := int32(i - 1); n != None; n = s.Stacks[n].Parent {
+		n := int32(i - 1)
+		if !t.anywhere {
+			n = s.allocating(n)
+		}
+		for ; n != None; n = s.Stacks[n].Parent {
 			names[frames[s.Stacks[n].Frame]] += bytes
 			if !t.anywhere {
 				break

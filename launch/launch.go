@@ -79,9 +79,10 @@ func StartFree(c Command) (pid int, err error) {
 // launcher is a process that waits in the launcher's code.
 type launcher struct {
 	pid  int
-	path string   // of the program to be
-	hold int      // descriptor: closed to let it go on
-	fail *os.File // where it says why it could not execute the program; at its end when it has
+	path string      // of the program to be
+	file unix.Stat_t // its own image
+	hold int         // descriptor: closed to let it go on
+	fail *os.File    // where it says why it could not execute the program; at its end when it has
 }
 
 // begin starts the launcher.
@@ -127,6 +128,9 @@ func (l *launcher) fork(c Command, image []byte, descriptors ...int) error {
 			continue
 		}
 		defer f.Close()
+		if err := unix.Fstat(int(f.Fd()), &l.file); err != nil {
+			return err
+		}
 		l.pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), c.Args,
 			&syscall.ProcAttr{Env: c.Env, Files: []uintptr{0, 1, 2}})
 		if err == nil {
@@ -207,6 +211,9 @@ func (l *launcher) untilExec(ctx context.Context, th *ptrace.Thread) error {
 		var sig syscall.Signal
 		switch stop.Kind {
 		case ptrace.Exec:
+			if l.executing() {
+				break // the launcher itself was seized a little before that was done
+			}
 			fault.Point("launch/executed")
 			return l.fail.Close()
 		case ptrace.Exited:
@@ -229,6 +236,13 @@ func (l *launcher) untilExec(ctx context.Context, th *ptrace.Thread) error {
 			return err
 		}
 	}
+}
+
+// executing reports whether the process is still the launcher.
+func (l *launcher) executing() bool {
+	var st unix.Stat_t
+	err := unix.Stat(fmt.Sprintf("/proc/%d/exe", l.pid), &st)
+	return err == nil && st.Dev == l.file.Dev && st.Ino == l.file.Ino
 }
 
 // launcherImage is the launcher as an ELF file, with what it needs to know behind its code.

@@ -49,6 +49,12 @@ type AttachOptions struct {
 	Follow    bool // forked children get tables of their own, and so do theirs
 	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
 	Hold bool
+	// AwaitEnd, with Hold, has the interpreter wait when it begins to end, before its objects go, until Held has made a
+	// snapshot of it: Held.Look or Held.Wait must be called.
+	AwaitEnd bool
+
+	// OnSignal has the process write its tables to a file when a signal comes.
+	OnSignal OnSignal
 
 	starting bool // the interpreter need not be initialised
 	named    bool // hold as those do who may not open mappings
@@ -64,7 +70,8 @@ func (o AttachOptions) check() error {
 	case o.Temporary > 0 && o.SampleBytes != 0:
 		return errors.New("attach: temporary blocks cannot be told when sampling")
 	}
-	return nil
+	_, err := o.OnSignal.Resolve()
+	return err
 }
 
 // Attachment tells what an attach did.
@@ -119,19 +126,20 @@ type Status struct {
 	UnseenFrees   uint64   // blocks freed that tracking never saw allocated (mostly: from before the attach)
 	Stacks        uint64   // distinct stacks interned (trie nodes)
 	CodeObjects   uint64
-	Threads       uint64   // that have allocated
-	AgentText     uint64   // bytes of code mapped
-	AgentTables   uint64   // bytes of tables in memory (not reserved)
-	AgentReserved uint64   // bytes of address space
-	Resident      uint64   // bytes of the whole process in memory, where it is tracked
-	Memory        *Memory  // what that is made of; nil where it is not known
-	PeakBytes     uint64   // the most that was ever live, of all tracked domains
-	Lost          uint64   // allocations not recorded since a table was full
-	Follows       bool     // forked children are followed
-	Followed      uint64   // forked children that have got tables of their own
-	NotFollowed   uint64   // forked children that could not: no address space
-	Parent        int      // of a followed child: its parent's pid, as that one sees it itself; 0: it was attached to
-	NotSeen       []string // what is not seen and why, a sentence each
+	Threads       uint64        // that have allocated
+	AgentText     uint64        // bytes of code mapped
+	AgentTables   uint64        // bytes of tables in memory (not reserved)
+	AgentReserved uint64        // bytes of address space
+	Resident      uint64        // bytes of the whole process in memory, where it is tracked
+	Memory        *Memory       // what that is made of; nil where it is not known
+	PeakBytes     uint64        // the most that was ever live, of all tracked domains
+	Lost          uint64        // allocations not recorded since a table was full
+	Follows       bool          // forked children are followed
+	Followed      uint64        // forked children that have got tables of their own
+	NotFollowed   uint64        // forked children that could not: no address space
+	Parent        int           // of a followed child: its parent's pid, as that one sees it itself; 0: it was attached to
+	OnSignal      *OutletStatus // writing upon a signal; nil where nobody wanted it
+	NotSeen       []string      // what is not seen and why, a sentence each
 }
 
 // DumpOptions say how to take a snapshot.
@@ -139,6 +147,7 @@ type DumpOptions struct {
 	Filter  *heap.Filter // leave out blocks that do not pass, one by one; nil leaves out none
 	lengths bool         // look into some containers of each stack
 	NoPause bool         // read while the target runs: no pause, and blocks that come and go meanwhile may be missing or doubled
+	ending  bool         // the interpreter is at its end, and waits there
 }
 
 // Dump is a snapshot and what it cost.
@@ -164,6 +173,7 @@ type Detachment struct {
 // Candidate is a Python process as [List] finds it.
 type Candidate struct {
 	Pid     int
+	Parent  int
 	Python  Python
 	RSS     uint64 // bytes
 	User    string

@@ -49,6 +49,9 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 		if o.Hold {
 			already.Held, err = t.hold()
 		}
+		if o.OnSignal.Signal != 0 {
+			already.Notes = append(already.Notes, "no signal was asked for files: that is done by the attach that begins the tracking")
+		}
 		return already, err
 	}
 	find := cpython.Find
@@ -78,6 +81,15 @@ func Attach(ctx context.Context, pid int, o AttachOptions) (*Attachment, error) 
 	if err := pl.hook(result.Hooked); err != nil {
 		pl.dropTables()
 		return nil, errors.Join(err, pl.undo(ctx))
+	}
+	if pl.outlet != nil {
+		report, err := pl.installOutlet(ctx)
+		if err != nil {
+			pl.dropTables()
+			return nil, errors.Join(err, pl.undo(ctx))
+		}
+		result.Pause = max(result.Pause, report.Pause)
+		result.Notes = append(result.Notes, pl.outletNotes()...)
 	}
 	if o.Hold {
 		if result.Held, err = t.holdTables(pl.base+agent.TablesOffset, pl.header.Size, pl.tables); err != nil {
@@ -126,6 +138,7 @@ type placing struct {
 	header agent.Tables
 	size   uint64 // of the reservation
 	before []agent.Range
+	outlet *agent.Outlet // nil: no signal is asked of
 
 	named  bool     // the tables are a file that can be opened by name for a moment: see hold.go
 	tables *os.File // that file, opened
@@ -166,6 +179,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	if h.Config, err = configure(t, in, modules, pl.plan, nsPid, o.SampleBytes); err != nil {
 		return nil, err
 	}
+	if o.AwaitEnd {
+		pl.planEnding()
+	}
 	if err := pl.planNative(modules, domainsOf(o.Domains)); err != nil {
 		return nil, err
 	}
@@ -182,6 +198,9 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 		return nil, err
 	}
 	pl.before = noteBefore(maps)
+	if err := pl.planOutlet(o.OnSignal); err != nil {
+		return nil, err
+	}
 	h.Config.Temporary = uint32(o.Temporary)
 	h.Magic, h.Fingerprint, h.State = agent.Magic, agent.Fingerprint(), agent.StateHooking
 	h.Started = uint64(time.Now().UnixNano())
@@ -305,6 +324,11 @@ func (pl *placing) hook(domains []Domain) error {
 	}
 	if err := agent.WriteHeader(m, pl.base+agent.TablesOffset, h); err != nil {
 		return err
+	}
+	if pl.outlet != nil {
+		if err := agent.WriteOutlet(m, pl.base+agent.TablesOffset, h, pl.outlet); err != nil {
+			return err
+		}
 	}
 	if err := pl.writeNative(); err != nil {
 		return err

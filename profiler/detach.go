@@ -91,6 +91,9 @@ func calledBy(a *placed, all []*placed) *placed {
 		if other.image == a.image || other.header == nil {
 			continue
 		}
+		if other.chains >= from && other.chains < to {
+			return other
+		}
 		for _, e := range other.header.Ledger {
 			if old := mem.Addr(e.Old); e.Kind != agent.LedgerFree && old >= from && old < to {
 				return other
@@ -118,6 +121,9 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 			}
 		}
 		fault.Point("detach/begun")
+		if err := t.dropOutlet(ctx, a, d); err != nil {
+			return nil, err
+		}
 		if err := t.unhook(a, d); err != nil {
 			return nil, err
 		}
@@ -450,6 +456,10 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 		}
 	}
 	from, to := a.text()
+	chained, err := t.chained(a)
+	if err != nil {
+		return false, err
+	}
 	maps, err := t.proc.Maps()
 	if err != nil {
 		return false, err
@@ -473,7 +483,7 @@ func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
 			return false, err
 		}
 		for at := findWord(b, 0, from, to); at >= 0; at = findWord(b, at+8, from, to) {
-			if call.IsSavedPC(t.mem, sp+mem.Addr(at)) {
+			if mem.Addr(binary.LittleEndian.Uint64(b[at:])) == chained || call.IsSavedPC(t.mem, sp+mem.Addr(at)) {
 				return false, nil
 			}
 		}

@@ -31,7 +31,7 @@ func TakeDump(ctx context.Context, pid int, o DumpOptions) (*Dump, error) {
 	}
 	d := &Dump{}
 	c := &agent.Capture{Running: o.NoPause}
-	types := findTypes(t)
+	types := findTypes(t, o.ending)
 	defer types.close()
 	taken, err := t.capture(ctx, a, c, o, d, types)
 	if err != nil {

@@ -64,7 +64,7 @@ const (
 // children by itself; what Follow adds are processes that execute a Python, attached to as soon as it runs, and tidings
 // of all of them. Other programs are left alone. The tracking does not depend on Follow, and goes on after it.
 //
-// A process that ends within a few milliseconds, or before its interpreter is ready, may be missed.
+// A process that ends before its interpreter is ready, or within the time that an attach takes, is missed.
 func Follow(ctx context.Context, pid int, o FollowOptions) error {
 	if err := o.Attach.check(); err != nil {
 		return err
@@ -87,16 +87,18 @@ func Follow(ctx context.Context, pid int, o FollowOptions) error {
 }
 
 const (
-	// A look at the whole tree takes a share of one processor that is bounded: the pause after it is so many times as
-	// long as it took, within bounds.
-	followPause    = 20
-	shortestFollow = time.Millisecond
-	longestFollow  = 100 * time.Millisecond
+	// Finding out who is there takes a share of one processor that is bounded: the pause after it is so many times as
+	// long as it took, within bounds; shorter as long as something has happened lately.
+	busyPause, calmPause     = 4, 50
+	shortestPause            = time.Millisecond
+	longestBusy, longestCalm = 10 * time.Millisecond, 100 * time.Millisecond
+	lately                   = 5 * time.Second
 
-	longestLook  = time.Second          // between two looks at a process that is no Python
-	longestStart = 4 * time.Millisecond // between two looks at a Python that is starting
-	patience     = 30 * time.Second     // with a Python that is starting
-	settling     = 2 * time.Second      // within which an error may come of a program that is still being loaded
+	longestLook  = time.Second            // between two looks at a process that is no Python
+	longestStart = 4 * time.Millisecond   // between two looks at a Python that is starting
+	young        = 500 * time.Millisecond // a program that has run for less may be a Python that is being loaded
+	settling     = 2 * time.Second        // within which an error may come of that
+	patience     = 30 * time.Second       // with a Python that is starting
 )
 
 // follower is one run of [Follow]. All of it but looks belongs to one goroutine.
@@ -107,6 +109,7 @@ type follower struct {
 	members map[int]*followed
 	results chan finding
 	looking int
+	news    time.Time // when a process or program was last found to have come or gone
 }
 
 // followed is a process of the tree.
@@ -138,12 +141,13 @@ func (f *follower) add(p *proc.Process, st proc.Stat) {
 	m := &followed{proc: p, parent: st.Ppid, name: st.Comm, stack: st.StackStart}
 	m.renew()
 	f.members[p.Pid] = m
+	f.news = time.Now()
 }
 
 // renew makes the next look come at once.
 func (m *followed) renew() {
 	now := time.Now()
-	m.known, m.next, m.wait, m.since = false, now, shortestFollow, now
+	m.known, m.next, m.wait, m.since = false, now, shortestPause, now
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -159,16 +163,17 @@ func (f *follower) run(ctx context.Context) error {
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		began := time.Now()
-		if err := f.census(); err != nil {
-			return err
+	for next := time.Now(); ; {
+		if began := time.Now(); !began.Before(next) {
+			if err := f.census(); err != nil {
+				return err
+			}
+			if len(f.members) == 0 {
+				return nil
+			}
+			next = began.Add(f.pause(time.Since(began)))
 		}
-		if len(f.members) == 0 {
-			return nil
-		}
-		f.start(ctx)
-		timer.Reset(min(max(followPause*time.Since(began), shortestFollow), longestFollow))
+		timer.Reset(max(min(time.Until(next), f.start(ctx)), shortestPause))
 		for waiting := true; waiting; {
 			select {
 			case <-ctx.Done():
@@ -185,12 +190,21 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
+// pause is how long it is until the next census after one that took so long.
+func (f *follower) pause(took time.Duration) time.Duration {
+	if time.Since(f.news) < lately {
+		return min(busyPause*took, longestBusy)
+	}
+	return min(calmPause*took, longestCalm)
+}
+
 // census finds out who is there now, and who executes another program.
 func (f *follower) census() error {
 	for _, pid := range slices.Sorted(maps.Keys(f.members)) {
 		m := f.members[pid]
 		st, err := m.proc.Stat(pid)
-		if err != nil || st.StartTicks != m.proc.StartTicks() || m.proc.Check() != nil {
+		if err != nil || st.StartTicks != m.proc.StartTicks() || st.State == 'Z' && m.proc.Check() != nil {
+			f.news = time.Now()
 			if err := f.end(m); err != nil {
 				return err
 			}
@@ -205,7 +219,7 @@ func (f *follower) census() error {
 			if err := f.end(m); err != nil {
 				return err
 			}
-			m.stack = st.StackStart
+			m.stack, f.news = st.StackStart, time.Now()
 			m.renew()
 		}
 		children, err := m.proc.Children()
@@ -240,11 +254,15 @@ func (f *follower) tell(m *followed, e FollowEvent) error {
 	return f.o.Tell(e)
 }
 
-// start has those looks taken that are due.
-func (f *follower) start(ctx context.Context) {
-	now := time.Now()
+// start has those looks taken that are due, and returns when the next one will be.
+func (f *follower) start(ctx context.Context) time.Duration {
+	now, wait := time.Now(), longestLook
 	for _, m := range f.members {
-		if m.looking || m.next.IsZero() || now.Before(m.next) {
+		if m.looking || m.next.IsZero() {
+			continue
+		}
+		if due := m.next.Sub(now); due > 0 {
+			wait = min(wait, due)
 			continue
 		}
 		m.looking = true
@@ -256,6 +274,7 @@ func (f *follower) start(ctx context.Context) {
 			f.results <- l
 		}()
 	}
+	return wait
 }
 
 // take acts on what a look found.
@@ -281,6 +300,9 @@ func (f *follower) take(l finding) error {
 // untracked Python.
 func (f *follower) look(ctx context.Context, p *proc.Process, parent int, child bool, age time.Duration) finding {
 	again := finding{again: longestLook}
+	if age < young {
+		again.again = longestStart
+	}
 	if p.Pid == f.o.except {
 		return again
 	}
@@ -348,11 +370,15 @@ func forkedWell(p *proc.Process) forkState {
 	case a.forked && (a.header.State != agent.StateTracking || a.header.Config.Follow == 0):
 		return forkOther
 	}
-	for _, e := range a.header.Ledger {
-		if e.Kind != agent.LedgerAllocator {
+	slots, err := agent.ReadSlots(m, a.tablesAt(), a.header)
+	if err != nil {
+		return forkOther
+	}
+	for _, e := range slices.Concat(a.header.Ledger[:], slots) {
+		if e.Kind == agent.LedgerFree {
 			continue
 		}
-		if have, err := mem.U64(m, mem.Addr(e.Address)); err != nil || have == e.Old {
+		if have, err := mem.U64(m, mem.Addr(e.Address)); err == nil && have == e.Old {
 			return forkPartial
 		}
 	}
@@ -381,4 +407,15 @@ func sharesMemory(pid, parent int) bool {
 	const kcmpVM = 1
 	differ, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(parent), kcmpVM, 0, 0, 0)
 	return errno == 0 && differ == 0
+}
+
+// notFollowed says of a forked child that has its parent's tables what is seen of it.
+func notFollowed(a *placed) string {
+	switch {
+	case a.whose == agent.TablesLeft:
+		return "anything: there was no room for tables of its own, or a detach was cut short"
+	case a.header.Config.Follow != 0 && a.header.State == agent.StateTracking:
+		return "anything yet: it has not allocated since the fork, and is tracked from its next allocation on"
+	}
+	return "anything: its parent was attached to without --follow, or has been detached from"
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -481,4 +483,170 @@ func growth(s *heap.Snapshot) map[string]int64 {
 		}
 	}
 	return sum
+}
+
+// TestSampledForkFollowed: in a sampled process's forked children the estimate is without bias, too.
+func TestSampledForkFollowed(t *testing.T) {
+	t.Parallel()
+	const program = `
+import os
+kept = []
+
+def work():
+    for i in range(10000):
+        kept.append(bytes(3000))
+
+def fork():
+    global release, child
+    told, out = os.pipe()
+    wait, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        work()
+        os.write(out, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    os.read(told, 1)
+    return child
+
+def end():
+    os.write(release, b"x")
+    return os.waitpid(child, 0)[1]
+`
+	const rate, children, want = 8 << 10, 4, 10000 * 3033
+	for _, in := range eras(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			tg := pytarget.Start(t, in, program, pytarget.Options{})
+			if _, err := Attach(t.Context(), tg.Pid(), AttachOptions{SampleBytes: rate, Follow: true}); err != nil {
+				t.Fatal(err)
+			}
+			sum := 0.0
+			for range children {
+				var child int
+				if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+					t.Fatal(err)
+				}
+				d := mustDump(t, child)
+				for _, r := range d.Snapshot.Records {
+					if r.Stack >= 0 && d.Snapshot.Frames[d.Snapshot.Stacks[r.Stack].Frame].Func == "work" && r.MinSize >= 3000 && r.MaxSize < 3100 {
+						sum += float64(r.InuseBytes)
+					}
+				}
+				tg.Exec("end()")
+			}
+			// A block of 3033 bytes is sampled with probability p; the estimate of n blocks has a relative deviation of
+			// sqrt((1-p)/p/n). Six of them are passed once in 500 million times.
+			p := 1 - math.Exp(-3033.0/rate)
+			limit := 6 * math.Sqrt((1-p)/p/(children*10000))
+			if off := sum/(children*want) - 1; math.Abs(off) > limit {
+				t.Errorf("the estimate is off by %.4f, which is more than %.4f", off, limit)
+			}
+			mustDetach(t, tg.Pid())
+		})
+	}
+}
+
+// TestFollowForbidden: where a seccomp filter forbids what following takes, forked children are not followed, and an
+// attach says so.
+func TestFollowForbidden(t *testing.T) {
+	t.Parallel()
+	const filter = `
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+mremap = 25
+code = b"".join(struct.pack("HBBI", *i) for i in [
+    (0x20, 0, 0, 0), (0x15, 0, 1, mremap), (0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000)])
+held = ctypes.create_string_buffer(code, len(code))
+program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+`
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the filter has x86-64's numbers")
+	}
+	tg := pytarget.Start(t, debian(t), family+filter, pytarget.Options{})
+	a, err := Attach(t.Context(), tg.Pid(), AttachOptions{Follow: true})
+	if err != nil || !strings.Contains(strings.Join(a.Notes, "\n"), "may not let mremap through") {
+		t.Fatalf("attach: %+v, %v", a, err)
+	}
+	var child int
+	if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+		t.Fatal(err)
+	}
+	if got := tg.Exec("ask(1000)"); got != "True" {
+		t.Errorf("the child computes wrong")
+	}
+	mustBe(t, child, Forked)
+	if s := mustBe(t, tg.Pid(), Tracking); s.Follows || s.Followed != 0 {
+		t.Errorf("status: %+v", s)
+	}
+	mustDetach(t, child)
+	mustDetach(t, tg.Pid())
+	if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+		t.Errorf("the child answers %s", got)
+	}
+}
+
+// TestNativeForkFollowed: native allocations of a forked child are its own, too: mappings that it makes, and what a
+// library allocates that it has loaded after the fork. What was mapped before belongs to the parent.
+func TestNativeForkFollowed(t *testing.T) {
+	t.Parallel()
+	const program = `
+import mmap, os
+before = mmap.mmap(-1, 5 << 20)
+
+def fork():
+    global release, child
+    told, out = os.pipe()
+    wait, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before.close()
+        mine = mmap.mmap(-1, 3 << 20)
+        gone = mmap.mmap(-1, 2 << 20)
+        gone.close()
+        import sqlite3
+        def fill():
+            db = sqlite3.connect(":memory:")
+            db.execute("create table t (x)")
+            db.executemany("insert into t values (?)", [("x" * 1000,)] * 5000)
+            return db
+        db = fill()
+        os.write(out, b"x")
+        os.read(wait, 1)
+        db.close()
+        os._exit(0)
+    os.read(told, 1)
+    return child
+
+def end():
+    os.write(release, b"x")
+    return os.waitpid(child, 0)[1]
+`
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	mustFollow(t, tg.Pid())
+	var child int
+	if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]Totals{}
+	for _, sum := range mustBe(t, child, Tracking).Totals {
+		of[sum.Domain.String()] = sum
+	}
+	if m := of["mmap"]; m.LiveBytes < 3<<20 || m.LiveBytes >= 5<<20 || m.FreedBytes < 2<<20 || m.FreedBytes >= 5<<20 {
+		t.Errorf("mappings: %+v", m)
+	}
+	if m := of["malloc"]; m.LiveBytes < 5000*1000 {
+		t.Errorf("malloc: %+v", m)
+	}
+	for _, sum := range mustBe(t, tg.Pid(), Tracking).Totals {
+		if d := sum.Domain.String(); (d == "mmap" || d == "malloc") && sum.LiveBytes > 1<<20 {
+			t.Errorf("the parent's: %+v", sum)
+		}
+	}
+	if got := tg.Exec("end()"); got != "0" {
+		t.Errorf("the child ended with %s", got)
+	}
+	mustDetach(t, tg.Pid())
+	tg.Challenge()
 }

@@ -29,6 +29,8 @@ type Held struct {
 	at      mem.Addr // of the tables in the process
 	file    *os.File
 	pidfd   int
+	notes   []string
+	atEnd   *Dump // as the interpreter began to end; nil: it has not, or could not be looked at
 	close   func() error
 }
 
@@ -81,6 +83,9 @@ func (t *target) holdTables(at mem.Addr, size uint64, file *os.File) (*Held, err
 	}
 	h := &Held{process: p, pid: p.Pid, command: t.command(), at: at, file: file, pidfd: -1}
 	h.close = sync.OnceValue(func() error {
+		if h.memory != nil {
+			agent.LetEnd(h.memory, h.at) // it has no memory any more, mostly
+		}
 		if h.pidfd >= 0 {
 			unix.Close(h.pidfd)
 		}
@@ -128,7 +133,7 @@ func (h *Held) Close() error { return h.close() }
 func (h *Held) Pid() int { return h.pid }
 
 // lookEvery is how often Wait looks for what no descriptor tells.
-const lookEvery = 200 * time.Millisecond
+const lookEvery = 25 * time.Millisecond
 
 // Wait waits until the process ends or is no longer tracked.
 func (h *Held) Wait(ctx context.Context) (End, error) {
@@ -155,6 +160,7 @@ func (h *Held) Look(limit time.Duration) (End, error) {
 	_, err = agent.ReadHeader(h.memory, h.at)
 	switch {
 	case err == nil:
+		h.lookAtEnd()
 		return "", nil
 	case !errors.Is(err, proc.ErrGone):
 		return Released, nil
@@ -169,8 +175,47 @@ func (h *Held) Look(limit time.Duration) (End, error) {
 // deadNote is what every snapshot of a dead process says.
 const deadNote = "types of objects are not known: they are read from the process's memory, which is gone"
 
-// Dump makes a snapshot of what the tables hold. With the process's memory gone, it has no types of objects.
+// lookAtEnd makes a snapshot of a process whose interpreter waits at its end. What fails is as if it had not waited.
+func (h *Held) lookAtEnd() {
+	is, err := agent.ReadEnding(h.memory, h.at)
+	if err != nil || is != agent.EndingWaits {
+		return
+	}
+	fault.Point("hold/ending")
+	d, err := TakeDump(context.Background(), h.pid, DumpOptions{ending: true})
+	if errors.Is(err, ErrBusy) {
+		return // it waits on: another look will be
+	}
+	if err == nil {
+		d.Notes = append(d.Notes, "as the interpreter began to end, before it freed its objects")
+		h.atEnd = d
+	} else {
+		h.notes = append(h.notes, fmt.Sprintf("the interpreter's end could not be looked at before it freed its objects: %v", err))
+	}
+	agent.LetEnd(h.memory, h.at)
+}
+
+// planEnding has the interpreter wait when it ends, where it can tell that we are gone.
+func (pl *placing) planEnding() {
+	ours, err := os.Readlink("/proc/self/ns/pid")
+	theirs, err2 := os.Readlink(pl.t.proc.Path("ns", "pid"))
+	if err != nil || err2 != nil || ours != theirs {
+		return
+	}
+	for _, nr := range []uint64{unix.SYS_KILL, unix.SYS_NANOSLEEP} {
+		if ok, known := pl.plan.Allowed(nr); !ok || !known {
+			return
+		}
+	}
+	pl.header.EndingWord, pl.header.EndingKeeper = uint64(pl.in.FinalizingAt()), uint32(os.Getpid())
+}
+
+// Dump makes a snapshot of what the tables hold: as the interpreter began to end, if it did and could be looked at then;
+// else as they are now. With the process's memory gone, that has no types of objects.
 func (h *Held) Dump(o DumpOptions) (*Dump, error) {
+	if h.atEnd != nil && o.Filter == nil {
+		return h.atEnd, nil
+	}
 	began := time.Now()
 	r := heldMemory{h.file, h.at}
 	var st unix.Stat_t
@@ -187,7 +232,7 @@ func (h *Held) Dump(o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	labels := noTypes(deadNote)
-	d.Notes = append(d.Notes, labels.notes...)
+	d.Notes = append(append(d.Notes, h.notes...), labels.notes...)
 	info := snapshotInfo{pid: h.pid, command: h.command, taken: began, paused: true}
 	var err error
 	if d.Snapshot, d.Blocks, err = buildSnapshot(c, labels, o.Filter, nil, info); err != nil {

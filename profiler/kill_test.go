@@ -40,6 +40,9 @@ var elsewhere = map[string]string{
 	"call/child":             "a called function has made a process: package call's TestChildren",
 	"call/left":              "a called function jumped out of the call: package call's TestLongjmp",
 	"ptrace/xstate-restored": "as before",
+	"attach/signal-read":     "a signal is to be handled: TestKillOnSignal",
+	"attach/signal-set":      "as before",
+	"detach/signal":          "as before",
 	"attach/named":           "an attach that holds the tables without privileges: TestHoldKilled",
 }
 
@@ -126,10 +129,10 @@ func (p point) rule(action string) string {
 }
 
 // pointsOf does one thing to a target in a process of its own, and returns the fault points that it hit, in order.
-func pointsOf(t *testing.T, tg *pytarget.Target, verb string) []point {
+func pointsOf(t *testing.T, tg *pytarget.Target, verb string, env ...string) []point {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), verb)
-	if out, err := victimCommand(t, verb, tg.Pid(), fault.LogEnv+"="+log).CombinedOutput(); err != nil {
+	if out, err := victimCommand(t, verb, tg.Pid(), append(env, fault.LogEnv+"="+log)...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", verb, err, out)
 	}
 	text, err := os.ReadFile(log)

@@ -84,7 +84,11 @@ func (l *lister) look(pid int) *Candidate {
 	if err != nil || st.VmSize == 0 || p.Check() != nil { // without memory: kernel threads and zombies
 		return nil
 	}
-	c := &Candidate{Pid: pid, RSS: st.VmRSS, Command: commandLine(p, st.Name)}
+	stat, err := p.Stat(pid)
+	if err != nil {
+		return nil
+	}
+	c := &Candidate{Pid: pid, Parent: stat.Ppid, RSS: st.VmRSS, Command: commandLine(p, st.Name)}
 	maps, err := p.Maps()
 	switch {
 	case errors.Is(err, fs.ErrPermission):

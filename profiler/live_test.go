@@ -18,6 +18,7 @@ import (
 
 	"github.com/heaptap/heaptap/agent"
 	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/internal/pytarget"
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
@@ -26,6 +27,9 @@ import (
 // victimEnv makes this test binary a heaptap that does one thing and ends: "attach PID", "dump PID" and so on. Tests
 // kill it, or run it as another user.
 const victimEnv = "HEAPTAP_TEST_VICTIM"
+
+// onSignalEnv has an attach of such a one write files of that pattern upon USR2.
+const onSignalEnv = "HEAPTAP_TEST_ON_SIGNAL"
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(victimEnv); spec != "" {
@@ -51,11 +55,17 @@ func victim(spec string) error {
 	ctx := context.Background()
 	switch verb {
 	case "attach":
-		_, err = Attach(ctx, pid, AttachOptions{})
+		o := AttachOptions{}
+		if pattern := os.Getenv(onSignalEnv); pattern != "" {
+			o.OnSignal = OnSignal{Signal: unix.SIGUSR2, Pattern: pattern}
+		}
+		_, err = Attach(ctx, pid, o)
 	case "follow":
 		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
 	case "hold":
 		_, err = Attach(ctx, pid, AttachOptions{Hold: true, named: true})
+	case "follow-on":
+		err = Follow(ctx, pid, FollowOptions{Attach: AttachOptions{Follow: true}, Tell: func(FollowEvent) error { return nil }})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":
@@ -107,7 +117,7 @@ func victimCommand(t testing.TB, verb string, pid int, env ...string) *exec.Cmd 
 	return cmd
 }
 
-// hookedWords reads the words that an attach changes: four functions in each of the three allocators.
+// hookedWords reads the words that an attach changes: four functions in each of the three allocators, and slots.
 func hookedWords(t testing.TB, pid int) pytarget.Words {
 	t.Helper()
 	tg, err := open(pid)
@@ -129,6 +139,7 @@ func hookedWords(t testing.TB, pid int) pytarget.Words {
 	if len(at) != 12 {
 		t.Fatalf("%d words, want 12", len(at))
 	}
+	slots := hookedSlots(t, tg)
 	return func() (map[string]uint64, error) {
 		words := map[string]uint64{}
 		for name, a := range at {
@@ -138,7 +149,53 @@ func hookedWords(t testing.TB, pid int) pytarget.Words {
 			}
 			words[name] = v
 		}
-		return words, nil
+		return words, slots(words)
+	}
+}
+
+// hookedSlots adds to words what all slots hold, of the modules that are there now, through which functions are called
+// that an attach hooks. One that the loader binds meanwhile is as it was, and so is one whose module is unloaded.
+func hookedSlots(t testing.TB, tg *target) func(words map[string]uint64) error {
+	t.Helper()
+	names := map[string]bool{}
+	for _, fn := range agent.NativeNames {
+		for _, name := range fn.Names {
+			names[name] = true
+		}
+	}
+	modules, err := dso.Modules(tg.proc, tg.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]dso.Slot{}
+	for _, m := range modules {
+		slots, err := m.Slots()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range slots {
+			if names[s.Symbol] {
+				known[fmt.Sprintf("%s of %s at %v", s.Symbol, m.Path, s.Addr)] = s
+			}
+		}
+	}
+	if len(known) == 0 {
+		t.Fatal("no module calls malloc through a slot")
+	}
+	return func(words map[string]uint64) error {
+		for name, s := range known {
+			v, err := mem.U64(tg.mem, s.Addr)
+			var gone *mem.Fault
+			bound := s.Lazy && slices.ContainsFunc(modules, func(m *dso.Module) bool { return m.Executable(mem.Addr(v)) })
+			switch {
+			case errors.As(err, &gone), bound:
+				v = uint64(s.Value)
+			case err != nil:
+				return err
+			}
+			words[name] = v
+		}
+		return nil
 	}
 }
 

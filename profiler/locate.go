@@ -98,6 +98,7 @@ type placed struct {
 	header *agent.Tables // nil where it was never written
 	err    error         // why the header cannot be used, for example another version's
 	active bool          // the flag page's word
+	chains mem.Addr      // the handler that its own of a signal calls, or 0
 	forked bool          // the tables are those of the process that this one was forked from
 	whose  uint64        // the flag page's word for that, agent.Tables…
 }

@@ -280,7 +280,7 @@ func union(ranges []agent.Range, a *area) []agent.Range {
 type tracked struct {
 	leaves   iter.Seq[agent.Range]
 	blocks   iter.Seq2[agent.Block, error]
-	mappings []agent.Mapping
+	mappings []agent.Mapping // where they are not among the blocks
 }
 
 // reckon says what the target's memory is made of.
@@ -296,7 +296,9 @@ func (t *target) reckon(a *placed, uses []proc.Use, tr tracked) (*Memory, error)
 		if err != nil {
 			return nil, err
 		}
-		r.block(b.Addr, b.Size)
+		if b.Domain != agent.File { // which is the files' part, whoever has mapped it
+			r.block(b.Addr, b.Size)
+		}
 	}
 	for _, m := range tr.mappings {
 		if m.Domain == agent.Mapped && m.End > m.Start {
@@ -322,11 +324,7 @@ func (t *target) memoryAt(a *placed, c *agent.Capture) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	mappings, err := agent.Mappings(t.mem, a.tablesAt(), a.header)
-	if err != nil {
-		return nil, err
-	}
-	return t.reckon(a, uses, tracked{c.Leaves(), c.Blocks(), mappings})
+	return t.reckon(a, uses, tracked{c.Leaves(), c.Blocks(), nil})
 }
 
 // uses is what of each mapping is in memory.

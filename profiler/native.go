@@ -44,6 +44,7 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 			n.functions[f] = malloc || mmap
 		}
 	}
+	n.functions[agent.NSigaction] = h.EndingWord != 0
 	if !malloc && !mmap {
 		return nil
 	}

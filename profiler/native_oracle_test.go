@@ -151,7 +151,7 @@ func TestNativeOracle(t *testing.T) {
 }
 
 // TestUnseenFrees: blocks that are freed by calls that no hook sees do not stay for ever, nor damage what is known of others:
-// when their places serve others they are known to be gone.
+// when malloc gives their places to others they are known to be gone.
 func TestUnseenFrees(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -171,13 +171,13 @@ func TestUnseenFrees(t *testing.T) {
 			bytes += b.size
 		}
 	}
-	// What was freed unseen last may have its place still: as many as are held at a time, and what Python has.
-	if blocks > 500 {
+	// One whose place has become the middle of another's is not noticed.
+	if blocks > calls/4 {
 		t.Errorf("%d blocks of %d bytes are left of %d that were allocated and freed", blocks, bytes, calls)
 	}
 	status := mustBe(t, w.tg.Pid(), Tracking)
 	for _, total := range status.Totals {
-		if total.Domain == Malloc && (total.LiveBlocks > blocks+100 || total.LiveBlocks < blocks) {
+		if total.Domain == Malloc && (total.LiveBlocks > blocks+calls/100 || total.LiveBlocks < blocks) {
 			t.Errorf("status says that %d blocks are live, of which there are %d", total.LiveBlocks, blocks)
 		}
 	}

@@ -40,6 +40,9 @@ func (s *starting) watch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ends, err := s.in.Finalizing(s.t.mem); err != nil || ends {
+			return err
+		}
 		now, gone, err := s.t.displaced(s.a, s.in)
 		if err != nil {
 			return err
@@ -52,8 +55,7 @@ func (s *starting) watch(ctx context.Context) error {
 			s.again = s.again || again
 		}
 		if before = now; done {
-			_, err := cpython.Find(s.t.proc, s.t.mem)
-			return err
+			return s.prove(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -62,6 +64,28 @@ func (s *starting) watch(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+const (
+	proofStep  = 20 * time.Millisecond
+	proofLimit = 5 * time.Second
+)
+
+// prove proves the layout. An interpreter that has just been initialised, in 3.6 one that is about to be, may have too
+// little to show at first.
+func (s *starting) prove(ctx context.Context) error {
+	for end := time.Now().Add(proofLimit); ; {
+		_, err := cpython.Find(s.t.proc, s.t.mem)
+		if !errors.As(err, new(*cpython.UnsupportedError)) || time.Now().After(end) {
+			return err
+		}
+		if err := pause(ctx, proofStep); err != nil {
+			return err
+		}
+		if err := s.t.proc.Check(); err != nil {
+			return err
+		}
+	}
 }
 
 // allocatorWords are an allocator as it stands in memory: context and functions.
@@ -233,6 +257,9 @@ func (s *starting) look() (bool, error) {
 		if err := s.t.hookAgain(s.a, now); err != nil {
 			return false, err
 		}
+	}
+	if ends, err := s.in.Finalizing(s.t.mem); err != nil || ends {
+		return true, err
 	}
 	return s.in.Initialized(s.t.mem)
 }

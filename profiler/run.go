@@ -73,7 +73,7 @@ type Run struct {
 // Start starts a command and returns when it runs. A *[launch.ExecError] says that it could not be executed. Its events
 // are to be received until the one that says that it has ended; ctx ends the tracking of a command, not the command.
 func Start(ctx context.Context, o RunOptions) (*Run, error) {
-	o.Attach.Hold = true
+	o.Attach.Hold, o.Attach.AwaitEnd = true, true
 	if err := o.Attach.check(); err != nil {
 		return nil, err
 	}
@@ -352,6 +352,9 @@ func (r *Run) untilExec(ctx context.Context) bool {
 		}
 		if r.look(every) {
 			return false
+		}
+		if r.held != nil {
+			r.held.lookAtEnd()
 		}
 		if !alive(m, r.process) {
 			if r.look(0) {

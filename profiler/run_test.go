@@ -551,3 +551,49 @@ func TestHoldKilled(t *testing.T) {
 		}
 	}
 }
+
+// TestRunAtEnd: an interpreter that ends by itself is looked at before it frees its objects, with their types; its exit
+// functions have run by then. Afterwards it ends as it would have.
+func TestRunAtEnd(t *testing.T) {
+	t.Parallel()
+	const program = `
+import atexit, os, sys
+class Kept(object):
+    def __init__(self):
+        self.value = [None] * 10
+keep = [Kept() for _ in range(1234)]
+atexit.register(lambda: keep.extend(bytearray(1 << 20) for _ in range(3)))
+class Last(object):
+    def __del__(self, write=os.write, fd=int(sys.argv[1])):
+        write(fd, b'freed')
+last = Last()
+raise SystemExit(17)
+`
+	for _, in := range runnable(t) {
+		t.Run(in.Name, func(t *testing.T) {
+			t.Parallel()
+			reader, writer := unnamedPipe(t)
+			r := mustRun(t, AttachOptions{}, nil, within(in, "-c", program, strconv.Itoa(int(writer.Fd())))...)
+			if r.Code != 17 || r.Signal != 0 || r.Held == nil {
+				t.Fatalf("%+v, notes %q", r.RunEnd, r.notes)
+			}
+			text := make([]byte, 32)
+			if n, err := reader.Read(text); err != nil || string(text[:n]) != "freed" {
+				t.Errorf("at its end it said %q, %v", text, err)
+			}
+			d, err := r.Dump(DumpOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks, bytes := map[string]int64{}, map[string]int64{}
+			for _, rec := range d.Snapshot.Records {
+				blocks[d.Snapshot.Strings[rec.Type]] += rec.InuseBlocks
+				bytes[d.Snapshot.Strings[rec.Type]] += rec.InuseBytes
+			}
+			kept := blocks["Kept"] + blocks["__main__.Kept"]
+			if kept != 1234 || bytes["bytearray (buffer)"]+bytes["bytearray"]+bytes["bytes"] < 3<<20 {
+				t.Errorf("%d of its class, of all types: %v; notes %q, %q", kept, bytes, r.notes, d.Notes)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/heaptap/heaptap/heap"
 )
@@ -32,6 +33,7 @@ func (r *Run) followChildren(ctx context.Context) {
 	go func() {
 		defer close(c.done)
 		o := FollowOptions{Attach: r.o.Attach, Tell: c.tell, except: r.pid}
+		o.Attach.AwaitEnd = false
 		if err := Follow(ctx, r.pid, o); err != nil && ctx.Err() == nil && !isGone(err) {
 			r.note("children are not followed any more: " + err.Error())
 		}
@@ -42,13 +44,16 @@ func (r *Run) followChildren(ctx context.Context) {
 func (c *children) tell(e FollowEvent) error {
 	switch e.Kind {
 	case FollowForked:
-		held, err := Hold(context.Background(), e.Pid)
+		held, err := holdForked(e.Pid)
 		if errors.As(err, new(*NotHeldError)) {
 			c.run.note("forked children cannot be held by one without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: they are not in " +
 				"the last snapshot")
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			c.held[e.Pid] = &child{held, e.Name}
+		case !isGone(err) && !errors.As(err, new(*NotHeldError)):
+			c.run.note(fmt.Sprintf("child %d (%s): %v", e.Pid, e.Name, err))
 		}
 	case FollowAttached:
 		if e.Attachment.Held != nil {
@@ -66,6 +71,24 @@ func (c *children) tell(e FollowEvent) error {
 		seen(e)
 	}
 	return nil
+}
+
+const (
+	forkedStep  = 2 * time.Millisecond
+	forkedLimit = 200 * time.Millisecond
+)
+
+// holdForked holds the tables of a forked child, which may be about to move them to where its parent's were.
+func holdForked(pid int) (*Held, error) {
+	for end := time.Now().Add(forkedLimit); ; {
+		h, err := Hold(context.Background(), pid)
+		if !errors.Is(err, ErrNotTracked) || time.Now().After(end) {
+			return h, err
+		}
+		if err := pause(context.Background(), forkedStep); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // putAway makes a snapshot of a child's tables and lets go of them.

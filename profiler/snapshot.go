@@ -17,6 +17,8 @@ import (
 
 // snapshotInfo is what a snapshot says of its making.
 type snapshotInfo struct {
+	now      *int64 // the age clock's second when it was taken; nil where this machine's clock tells
+	by       string // what asked the process itself to write its tables; "" where we copied them
 	pid      int
 	command  string
 	taken    time.Time
@@ -35,8 +37,11 @@ func buildSnapshot(
 		Time: info.taken, Duration: info.taken.Sub(time.Unix(0, int64(h.Started))), SampleBytes: h.Config.SampleBytes,
 		Info: describeSnapshot(h, info),
 	}
-	now, err := epochAt(h, info.taken)
-	if err != nil {
+	var now int64
+	var err error
+	if info.now != nil {
+		now = *info.now
+	} else if now, err = epochAt(h, info.taken); err != nil {
 		return nil, 0, err
 	}
 	b := newSnapshotBuilder(c, s, types, now)
@@ -82,6 +87,9 @@ func describeSnapshot(h *agent.Tables, info snapshotInfo) []heap.KeyValue {
 	}
 	if h.Config.Temporary != 0 {
 		kv = append(kv, heap.KeyValue{Key: "temporary", Value: fmt.Sprintf("freed within %d allocations of its thread", h.Config.Temporary)})
+	}
+	if info.by != "" {
+		kv = append(kv, heap.KeyValue{Key: "written", Value: "by the process itself, upon " + info.by})
 	}
 	if info.paused {
 		kv = append(kv, heap.KeyValue{Key: "pause", Value: info.pause.String()})

@@ -35,6 +35,10 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.Since = time.Unix(0, int64(h.Started))
 	s.SampleBytes = h.Config.SampleBytes
 	s.AgentText = uint64(len(image.Text))
+	if s.State == Forked { // the numbers are another process's
+		s.Since, s.NotSeen = time.Time{}, []string{notFollowed(a)}
+		return s, nil
+	}
 	s.CodeObjects = used(h.Codes, agent.CodeFirst)
 	s.Lost = h.LostThreads
 	s.Follows, s.Followed, s.NotFollowed, s.Parent = h.Config.Follow != 0, h.Followed, h.NotFollowed, int(h.Parent)
@@ -45,6 +49,9 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 	s.AgentTables = useOf(uses, a.tables)
 	if s.State == Tracking {
 		if s.Resident, err = t.noteResident(a); err != nil {
+			return nil, err
+		}
+		if s.OnSignal, err = t.outletStatus(ctx, a); err != nil {
 			return nil, err
 		}
 		if s.Memory, err = t.memoryNow(a, uses); err != nil {

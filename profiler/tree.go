@@ -27,7 +27,8 @@ type Member[T any] struct {
 func (m Member[T]) label() string { return fmt.Sprintf("%d %s", m.Pid, m.Name) }
 
 // tree lists a process and those below it, parents before their children. Of those that ended or came meanwhile some
-// are in it. A process whose parent has ended is another's child, and not found.
+// are in it. A process whose parent has ended is another's child, and not found; a vfork's child that has not executed its
+// program yet is a part of its parent.
 func tree[T any](pid int) ([]Member[T], error) {
 	p, err := proc.Open(pid)
 	if err != nil {
@@ -50,7 +51,7 @@ func tree[T any](pid int) ([]Member[T], error) {
 		for _, child := range children {
 			known := slices.ContainsFunc(list, func(m Member[T]) bool { return m.Pid == child })
 			st, err := (&proc.Process{Pid: child}).Stat(child)
-			if !known && err == nil {
+			if !known && err == nil && !sharesMemory(child, list[i].Pid) {
 				list = append(list, Member[T]{Pid: child, Parent: list[i].Pid, Name: st.Comm})
 			}
 		}
@@ -67,11 +68,13 @@ func isGone(err error) bool {
 func isPython(err error) bool { return !errors.As(err, new(*cpython.NotPythonError)) }
 
 // eachOfTree does something with each process of a tree, its root first, and looks again until there is none that it was
-// not done with. Processes that are no Python, or that have ended, are not in the list.
-func eachOfTree[T any](ctx context.Context, pid int, do func(context.Context, int) (T, error)) ([]Member[T], error) {
+// not done with, or so many times. Processes that are no Python, or that have ended, are not in the list.
+func eachOfTree[T any](
+	ctx context.Context, pid, looks int, do func(context.Context, int) (T, error),
+) ([]Member[T], error) {
 	done := map[int]bool{}
 	var list []Member[T]
-	for {
+	for range looks {
 		now, err := tree[T](pid)
 		if err != nil && len(list) == 0 {
 			return nil, err
@@ -104,7 +107,12 @@ func eachOfTree[T any](ctx context.Context, pid int, do func(context.Context, in
 			}
 		}
 	}
+	return list, nil
 }
+
+// mostLooks bounds the looks at a tree that is changed. What is new at a look was forked, since the one before, by a
+// process that nothing had been done to yet: in a tree that forks without end, there soon is no such process.
+const mostLooks = 10
 
 // AttachTree is [Attach] for a process and all Python processes below it, parents first, so that with o.Follow no child
 // is missed. It fails when there is none to attach to; else each Member has its own error.
@@ -112,7 +120,7 @@ func AttachTree(ctx context.Context, pid int, o AttachOptions) ([]Member[*Attach
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	list, err := eachOfTree(ctx, pid, func(ctx context.Context, of int) (*Attachment, error) {
+	list, err := eachOfTree(ctx, pid, mostLooks, func(ctx context.Context, of int) (*Attachment, error) {
 		if of == pid {
 			return Attach(ctx, of, o)
 		}
@@ -123,14 +131,21 @@ func AttachTree(ctx context.Context, pid int, o AttachOptions) ([]Member[*Attach
 
 // DetachTree is [Detach] for all tracked processes of a tree, and for those that have their parent's hooks only.
 func DetachTree(ctx context.Context, pid int) ([]Member[*Detachment], error) {
-	list, err := eachOfTree(ctx, pid, Detach)
+	list, err := eachOfTree(ctx, pid, mostLooks, Detach)
+	list = slices.DeleteFunc(list, func(m Member[*Detachment]) bool { return errors.Is(m.Err, ErrNotTracked) })
+	return list, treeError(pid, list, err, fmt.Errorf("process %d and those below it: %w", pid, ErrNotTracked))
+}
+
+// RepairTree is [Repair] for all processes of a tree in which there is something of heaptap.
+func RepairTree(ctx context.Context, pid int) ([]Member[*Detachment], error) {
+	list, err := eachOfTree(ctx, pid, mostLooks, Repair)
 	list = slices.DeleteFunc(list, func(m Member[*Detachment]) bool { return errors.Is(m.Err, ErrNotTracked) })
 	return list, treeError(pid, list, err, fmt.Errorf("process %d and those below it: %w", pid, ErrNotTracked))
 }
 
 // StatusOfTree is [ReadStatus] for all tracked processes of a tree.
 func StatusOfTree(ctx context.Context, pid int) ([]Member[*Status], error) {
-	list, err := eachOfTree(ctx, pid, ReadStatus)
+	list, err := eachOfTree(ctx, pid, 1, ReadStatus)
 	list = slices.DeleteFunc(list, func(m Member[*Status]) bool { return errors.Is(m.Err, ErrNotTracked) })
 	return list, treeError(pid, list, err, fmt.Errorf("process %d and those below it: %w", pid, ErrNotTracked))
 }

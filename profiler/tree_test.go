@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/internal/pytarget"
+	"github.com/heaptap/heaptap/proc"
 )
 
 // TestChildrenThatExecute: what executes a Python is tracked anew, whether it comes by fork, vfork or posix_spawn; what
@@ -122,6 +124,92 @@ def end():
 	}
 }
 
+// TestVforkWaits: a vfork's child that waits before it executes its program has its parent's memory, agent and all. It is
+// not taken for a tracked process, nothing is done to it, and it is attached to when it has come to its program.
+func TestVforkWaits(t *testing.T) {
+	t.Parallel()
+	const program = `
+import os, sys
+code = "import sys; sys.stdin.read()"
+
+def spawn(fifo):
+    global pid
+    # The child of posix_spawn opens it, and waits for somebody who writes, before it executes anything.
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)])
+    return pid
+`
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	words := hookedWords(t, tg.Pid())
+	before := tg.Observe(words)
+	mustFollow(t, tg.Pid())
+	f := follow(t, tg.Pid())
+	f.until(1)
+	spawned := make(chan error)
+	go func() {
+		_, err := tg.Try(fmt.Sprintf("spawn(%q)", fifo))
+		spawned <- err
+	}()
+	child := f.child(tg.Pid())
+	if !sharesMemory(child, tg.Pid()) {
+		t.Fatal("the child has memory of its own")
+	}
+	for range 3 {
+		if list, err := StatusOfTree(t.Context(), tg.Pid()); err != nil || len(list) != 1 {
+			t.Errorf("status: %+v, %v", list, err)
+		}
+		if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{}); err != nil || len(list) != 1 || !list[0].Result.Already {
+			t.Errorf("attach: %+v, %v", list, err)
+		}
+		if d, err := TakeTreeDump(t.Context(), tg.Pid(), DumpOptions{NoPause: true}); err != nil || len(d.Members) != 1 {
+			t.Errorf("dump: %+v, %v", d, err)
+		}
+	}
+	writer, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err == nil {
+		err = <-spawned
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.untilAre(2, FollowAttached)
+	mustBe(t, child, Tracking)
+	f.stop()
+	<-f.ended
+	if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 {
+		t.Errorf("detach: %+v, %v", list, err)
+	}
+	writer.Close()
+	if got := tg.Exec("os.waitpid(pid, 0)[1]"); got != "0" {
+		t.Errorf("the child ended with %s", got)
+	}
+	tg.Unchanged(before, pytarget.Busy, words)
+	tg.Challenge()
+}
+
+// child waits until a process has a child, and returns its pid.
+func (f *following) child(pid int) int {
+	f.t.Helper()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); {
+		children, err := (&proc.Process{Pid: pid}).Children()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if len(children) > 0 {
+			return children[0]
+		}
+		<-look.C
+	}
+	f.t.Fatal("there is no child")
+	return 0
+}
+
 // TestForkInTheMidst: a tree is attached to while its root forks as fast as it can. Each child is tracked with all hooks
 // afterwards, also one that was forked in the midst of the attach, and computes right; and each is rid of it again.
 func TestForkInTheMidst(t *testing.T) {
@@ -134,7 +222,7 @@ told, out = os.pipe()
 wait, release = os.pipe()
 
 def forks():
-    while not stop and len(children) < 20:
+    while not stop and len(children) < 12:
         pid = os.fork()
         if pid == 0:
             os.close(release)
@@ -174,7 +262,7 @@ def end():
 		t.Run(in.Name, func(t *testing.T) {
 			t.Parallel()
 			tg := pytarget.Start(t, in, program, pytarget.Options{})
-			for range times(t, 3) {
+			for range times(t, 2) {
 				tg.Exec("begin()")
 				if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil {
 					t.Fatalf("attach: %+v, %v", list, err)
@@ -224,50 +312,173 @@ func TestForkAtEachPoint(t *testing.T) {
 			t.Errorf("the child computes wrong %s", when)
 		}
 	}
-	for _, p := range []point{{"attach/prepared", 1}, {"attach/written", 1}, {"attach/ledger", 1}, {"attach/hooked", 1},
-		{"attach/hooked", 7}, {"attach/hooked", 12}, {"attach/state", 1}, {"attach/active", 1}} {
-		for _, lateAsked := range []bool{false, true} {
-			attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
-			if err := attach.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var status unix.WaitStatus
-			if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
-				t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
-			}
-			var child int
-			if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
-				t.Fatal(err)
-			}
-			if !lateAsked {
-				ask("in the midst of the attach")
-			}
-			if err := attach.Process.Signal(unix.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			if err := attach.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			ask("after the attach")
-			if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil || len(list) != 2 || list[1].Err != nil {
-				t.Fatalf("%v: attach: %+v, %v", p, list, err)
-			}
-			ask("attached to")
-			if s := mustBe(t, child, Tracking); sumOf(s).AllocBlocks == 0 {
-				t.Errorf("%v: the child's status: %+v", p, s)
-			}
-			if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 || list[1].Err != nil {
-				t.Fatalf("%v: detach: %+v, %v", p, list, err)
-			}
-			mustBeUntracked(t, child)
-			if diff := mappedBy(t, tg.Pid(), child); diff != "" {
-				t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
-			}
-			if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
-				t.Errorf("%v: the child answers %s", p, got)
-			}
-			tg.Unchanged(before, pytarget.Busy, words)
+	for i, p := range []point{{"attach/prepared", 1}, {"attach/written", 1}, {"attach/ledger", 1}, {"attach/hooked", 1},
+		{"attach/hooked", 7}, {"attach/hooked", 7}, {"attach/hooked", 12}, {"attach/slot", 20}, {"attach/slot", 20},
+		{"attach/state", 1}, {"attach/active", 1}} {
+		attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
+		if err := attach.Start(); err != nil {
+			t.Fatal(err)
 		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
+		}
+		var child int
+		if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			ask("in the midst of the attach")
+		}
+		if err := attach.Process.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		ask("after the attach")
+		if list, err := AttachTree(t.Context(), tg.Pid(), AttachOptions{Follow: true}); err != nil || len(list) != 2 || list[1].Err != nil {
+			t.Fatalf("%v: attach: %+v, %v", p, list, err)
+		}
+		ask("attached to")
+		if s := mustBe(t, child, Tracking); sumOf(s).AllocBlocks == 0 {
+			t.Errorf("%v: the child's status: %+v", p, s)
+		}
+		if list, err := DetachTree(t.Context(), tg.Pid()); err != nil || len(list) != 2 || list[1].Err != nil {
+			t.Fatalf("%v: detach: %+v, %v", p, list, err)
+		}
+		mustBeUntracked(t, child)
+		if diff := mappedBy(t, tg.Pid(), child); diff != "" {
+			t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
+		}
+		if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+			t.Errorf("%v: the child answers %s", p, got)
+		}
+		tg.Unchanged(before, pytarget.Busy, words)
+	}
+	tg.Challenge()
+}
+
+// TestKilledFollowing: children that execute a Python, fork and end, all the time, are followed by heaptaps that are killed
+// at random instants. Each child computes right and ends as it should.
+func TestKilledFollowing(t *testing.T) {
+	t.Parallel()
+	const program = `
+import subprocess, sys, threading
+
+code = '''
+import json, os, sys, threading
+items = {str(i): [i] * 3 for i in range(3000)}
+assert json.loads(json.dumps(items)) == items
+t = threading.Thread(target=lambda: [str(i) for i in range(2000)])
+t.start()
+t.join()
+if os.fork() == 0:
+    x = [str(i) for i in range(3000)]
+    os._exit(3 if x[-1] == "2999" else 1)
+assert os.wait()[1] >> 8 == 3
+sys.exit(7)
+'''
+codes = []
+
+def run(n):
+    for _ in range(n):
+        codes.append(subprocess.call([sys.executable, "-c", code]))
+
+def churn(threads, n):
+    all = [threading.Thread(target=run, args=(n,)) for _ in range(threads)]
+    for t in all: t.start()
+    for t in all: t.join()
+    return len(codes), set(codes)
+`
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	rnd := newRand(t)
+	ended := make(chan string)
+	n := times(t, 20)
+	go func() {
+		got, err := tg.Try(fmt.Sprintf("churn(3, %d)", n))
+		if err != nil {
+			got = err.Error()
+		}
+		ended <- got
+	}()
+	kills := 0
+	for {
+		heaptap := victimCommand(t, "follow-on", tg.Pid())
+		if err := heaptap.Start(); err != nil {
+			t.Fatal(err)
+		}
+		letRun(t, rnd, 300*time.Millisecond)
+		if err := heaptap.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		heaptap.Wait()
+		kills++
+		select {
+		case got := <-ended:
+			if want := fmt.Sprintf("(%d, {7})", 3*n); got != want {
+				t.Errorf("the children ended with %s, not %s", got, want)
+			}
+			t.Logf("%d kills", kills)
+			if _, err := RepairTree(t.Context(), tg.Pid()); err != nil && !errors.Is(err, ErrNotTracked) {
+				t.Error(err)
+			}
+			mustBeUntracked(t, tg.Pid())
+			tg.Challenge()
+			return
+		default:
+		}
+	}
+}
+
+// TestKilledTree: a heaptap is killed in the midst of an attach whose target has forked meanwhile. Both run on, right, and
+// both are repaired.
+func TestKilledTree(t *testing.T) {
+	t.Parallel()
+	tg := pytarget.Start(t, debian(t), family, pytarget.Options{})
+	words := hookedWords(t, tg.Pid())
+	before := tg.Observe(words)
+	for _, p := range []point{{"attach/ledger", 1}, {"attach/hooked", 7}, {"attach/slot", 5}, {"attach/state", 1}} {
+		attach := victimCommand(t, "follow", tg.Pid(), p.rule("stop"))
+		if err := attach.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(attach.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("%v: the attach did not stop: %v, %v", p, status, err)
+		}
+		var child int
+		if _, err := fmt.Sscan(tg.Exec("fork()"), &child); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach.Wait(); !wasKilled(err) {
+			t.Fatalf("%v: %v", p, err)
+		}
+		if got := tg.Exec("ask(1000)"); got != "True" {
+			t.Errorf("%v: the child computes wrong", p)
+		}
+		tg.Challenge()
+		list, err := RepairTree(t.Context(), tg.Pid())
+		if err != nil || len(list) == 0 {
+			t.Fatalf("%v: repair: %+v, %v", p, list, err)
+		}
+		for _, m := range list {
+			if m.Err != nil || !m.Result.Unmapped {
+				t.Errorf("%v: repair of %d: %+v, %v", p, m.Pid, m.Result, m.Err)
+			}
+		}
+		mustBeUntracked(t, tg.Pid())
+		mustBeUntracked(t, child)
+		if diff := mappedBy(t, tg.Pid(), child); diff != "" {
+			t.Errorf("%v: the child has other memory than its parent: %s", p, diff)
+		}
+		if got := tg.Exec("ask(1000), end()"); got != "(True, 7)" {
+			t.Errorf("%v: the child answers %s", p, got)
+		}
+		tg.Unchanged(before, pytarget.Busy, words)
 	}
 	tg.Challenge()
 }

@@ -231,9 +231,13 @@ type typeSource struct {
 	err   error
 }
 
-func findTypes(t *target) *typeSource {
+func findTypes(t *target, ending bool) *typeSource {
 	s := &typeSource{}
-	s.in, s.err = cpython.Find(t.proc, t.mem)
+	find := cpython.Find
+	if ending {
+		find = cpython.FindStarting // it was proved when it ran
+	}
+	s.in, s.err = find(t.proc, t.mem)
 	return s
 }
 

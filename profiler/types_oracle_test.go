@@ -39,7 +39,7 @@ func typedBlocks(t *testing.T, pid int, o DumpOptions) []typedBlock {
 		t.Fatal(err)
 	}
 	c := &agent.Capture{Running: o.NoPause}
-	types := findTypes(tg)
+	types := findTypes(tg, false)
 	defer types.close()
 	if _, err := tg.capture(t.Context(), a, c, o, &Dump{}, types); err != nil {
 		t.Fatal(err)

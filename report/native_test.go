@@ -106,3 +106,37 @@ func TestPlaceNative(t *testing.T) {
 		}
 	}
 }
+
+// In the page, processes are told apart like types and threads, and native code has a colour of its own.
+func TestPageProcesses(t *testing.T) {
+	b := startBrowser(t, 1366, 768)
+	b.open(htmlFile(t, &heap.Delta{New: workers().View(heap.MixedFrames)}, HTMLOptions{}))
+	b.press("2")
+	b.expectTexts("#legend > span", "program", "installed packages", "standard library", "native code", "other")
+	b.press("3")
+	b.expectTexts("#view-table .switch button", "Lines", "Functions", "Modules", "Types", "Processes", "Threads", "Domains")
+	b.clickOn("#view-table .switch button[data-value=process]")
+	b.expectTexts("#view-table tr.row .name", "4712 gunicorn: worker [shop]", "4711 gunicorn: master [shop]")
+	b.press("1")
+	b.eval(new(any), `[...document.querySelectorAll('#view-overview .ranks button')].find(
+		e => e.textContent.includes('4711 gunicorn')).click()`)
+	b.settle()
+	if s := b.state(); s.Only["process"] != "4711 gunicorn: master [shop]" || s.Total != 26869760 {
+		t.Errorf("%+v", s)
+	}
+	for _, theme := range []string{"dark", "light"} {
+		b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]string{
+			"name": "prefers-color-scheme", "value": theme}}})
+		for _, view := range []string{"1", "2", "3"} {
+			b.press(view)
+			b.expectContrast()
+		}
+	}
+	b.expectQuiet()
+	// A page of one process knows nothing of processes, and one without native code nothing of that.
+	b.open(htmlFile(t, &heap.Delta{New: server()}, HTMLOptions{}))
+	b.press("2")
+	b.expectTexts("#legend > span", "program", "installed packages", "standard library", "other")
+	b.press("3")
+	b.expectTexts("#view-table .switch button", "Lines", "Functions", "Modules", "Types", "Threads", "Domains")
+}

@@ -8,9 +8,10 @@ import (
 	"github.com/heaptap/heaptap/dso"
 )
 
-// How an address becomes calls: the unit whose ranges cover it is found in a sorted list, made once from the first entry
-// of each unit. Only then are that unit's line table and the ranges of its functions read, and only of the function that
-// covers the address what was inlined into it. So of a large library no more is decoded than frames are in.
+// How an address becomes calls: the unit whose ranges cover it is found in a sorted list, made once from the first
+// entry of each unit. Only then are that unit's line table and the ranges of its functions read, and only of the
+// function that covers the address what was inlined into it. So of a large library no more is decoded than frames are
+// in.
 
 // call is a function that is executed at an address: a real one, or one that was inlined there.
 type call struct {

@@ -244,7 +244,8 @@ func CacheDirs(env func(string) string) []string {
 	}
 	var dirs []string
 	if home := env("HOME"); home != "" {
-		dirs = append(dirs, filepath.Join(home, ".debuginfod_client_cache"), filepath.Join(home, ".cache", "debuginfod_client"))
+		dirs = append(dirs, filepath.Join(home, ".debuginfod_client_cache"),
+			filepath.Join(home, ".cache", "debuginfod_client"))
 	}
 	if cache := env("XDG_CACHE_HOME"); cache != "" {
 		dirs = append([]string{filepath.Join(cache, "debuginfod_client")}, dirs...)

@@ -90,14 +90,14 @@ func TestSources(t *testing.T) {
 				t.Errorf("%+v", r.Objects)
 			}
 			if strings.HasPrefix(name, "debuginfod") {
-				if cached := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Caches: []string{dir}}); gocmp.Diff(s.want,
-					cached.Chains) != "" {
+				cached := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Caches: []string{dir}})
+				if gocmp.Diff(s.want, cached.Chains) != "" {
 					t.Errorf("as a cache: %+v", cached.Objects)
 				}
 			}
 			if name == "tree" || strings.HasPrefix(name, "debug link") {
-				if below := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Roots: []string{dir}}); gocmp.Diff(s.want,
-					below.Chains) != "" {
+				below := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Roots: []string{dir}})
+				if gocmp.Diff(s.want, below.Chains) != "" {
 					t.Errorf("as the root: %+v", below.Objects)
 				}
 			}
@@ -177,10 +177,12 @@ func TestOtherBuild(t *testing.T) {
 	s := splitLibrary(t)
 	dir := t.TempDir()
 	id := strings.Repeat("12", len(s.id)/2)
-	for _, name := range []string{"opt/far/away/libpool.so", ".build-id/12/" + id[2:] + ".debug", id + "/debuginfo", "libpool.so"} {
+	for _, name := range []string{"opt/far/away/libpool.so", ".build-id/12/" + id[2:] + ".debug", id + "/debuginfo",
+		"libpool.so"} {
 		place(t, dir, name, s.whole)
 	}
-	r := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Dirs: []string{dir}, Caches: []string{dir}, Roots: []string{dir}})
+	r := symbolize.Frames(framesAt(module, id, s.list), symbolize.Options{Dirs: []string{dir}, Caches: []string{dir},
+		Roots: []string{dir}})
 	if i := slices.IndexFunc(r.Chains, func(c []heap.Frame) bool { return c != nil }); i >= 0 {
 		t.Errorf("%#x: %+v", s.list[i], r.Chains[i])
 	}
@@ -220,7 +222,8 @@ func TestDwz(t *testing.T) {
 	}
 	for _, file := range files {
 		ids, lists = append(ids, buildID(t, file)), append(lists, instructions(t, file))
-		plain = append(plain, symbolize.Frames(framesAt(file, ids[len(ids)-1], lists[len(lists)-1]), symbolize.Options{Roots: []string{"/"}}))
+		plain = append(plain, symbolize.Frames(framesAt(file, ids[len(ids)-1], lists[len(lists)-1]),
+			symbolize.Options{Roots: []string{"/"}}))
 		place(t, dir, filepath.Base(file), file)
 	}
 	run(t, dir, "dwz", "-m", "shared.debug", "a.so", "b.so", "c.so")

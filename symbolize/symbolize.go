@@ -21,8 +21,8 @@ import (
 // Caches, then the object's own path and the debug file that it names, then the system's debug files.
 type Options struct {
 	// Dirs are folders in which files lie as they do below the root of a system, or by build-id
-	// (.build-id/xx/yyyy.debug), or as in Caches, or in any other order: then all of them are looked at. A file may stand
-	// for a folder with it alone.
+	// (.build-id/xx/yyyy.debug), or as in Caches, or in any other order: then all of them are looked at. A file may
+	// stand for a folder with it alone.
 	Dirs []string
 	// Caches are folders with files as debuginfod's clients keep them: BUILDID/debuginfo and BUILDID/executable.
 	Caches []string
@@ -33,8 +33,9 @@ type Options struct {
 
 // Result is what was found out about frames.
 type Result struct {
-	// Chains has for each frame what is executed there, innermost first: inlined functions, then the function into which
-	// they were. It is nil for frames of which no more is known than before. Their Addr is 0: a call is known by its line.
+	// Chains has for each frame what is executed there, innermost first: inlined functions, then the function into
+	// which they were. It is nil for frames of which no more is known than before. Their Addr is 0: a call is known by
+	// its line.
 	Chains [][]heap.Frame
 	// Objects are the objects that the frames are in, in the order of their paths.
 	Objects []Object

@@ -31,12 +31,13 @@ func object(t testing.TB, dir, compiler, name string, flags ...string) string {
 		}
 	}
 	slices.Sort(files)
-	run(t, dir, compiler, slices.Concat([]string{"-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id", "-o", name}, flags, files)...)
+	run(t, dir, compiler, slices.Concat([]string{"-g", "-O2", "-shared", "-fPIC", "-Wl,--build-id", "-o", name}, flags,
+		files)...)
 	return filepath.Join(dir, name)
 }
 
-// Against addr2line, which follows the same DWARF with other code: functions, what was inlined, files and lines of every
-// instruction of several kinds of builds.
+// Against addr2line, which follows the same DWARF with other code: functions, what was inlined, files and lines of
+// every instruction of several kinds of builds.
 func TestWitness(t *testing.T) {
 	c, cxx := sources(t, cSources()), sources(t, cxxSources())
 	for _, test := range []struct {
@@ -129,7 +130,9 @@ func TestWitnessLarge(t *testing.T) {
 			})
 		}
 	}
-	t.Logf("%d libraries with debug information", found)
+	if found == 0 {
+		t.Error("no library with debug information: libc has it where the package libc6-dbg is installed")
+	}
 }
 
 // clone is what addr2line leaves behind the names of copies and parts of functions.
@@ -225,4 +228,16 @@ func instructions(t testing.TB, file string) []uint64 {
 		}
 	}
 	return list
+}
+
+// BenchmarkFrames symbolizes 10,000 random addresses of a large library.
+func BenchmarkFrames(b *testing.B) {
+	files, err := filepath.Glob("/root/.pyenv/versions/3.13*/lib/libpython3.*.so.1.0")
+	if err != nil || len(files) == 0 {
+		b.Skip("no libpython 3.13 with debug information")
+	}
+	frames := framesAt(files[0], buildID(b, files[0]), addresses(b, files[0], 10_000))
+	for b.Loop() {
+		symbolize.Frames(frames, symbolize.Options{Roots: []string{"/"}})
+	}
 }

@@ -99,6 +99,7 @@ enum {
 	HT_N_DLCLOSE,
 	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
 	HT_N_DLVSYM,
+	HT_N_SIGACTION, /* the first thing that an interpreter asks of libc when it ends; see ending.h */
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -339,6 +340,7 @@ struct ht_thread {
 	u64 own_scope;    /* the thread is counted in ht_tables.own_scope */
 	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
 	u64 loader_back;  /* its return address */
+	u64 live_other;   /* bytes by which it has changed ht_tables.live_other, and has not said so yet */
 	u64 stack_low; /* of its stack so much is known to be there; high 0: nothing */
 	u64 stack_high;
 	u32 natives; /* native frames of the last walk */
@@ -347,7 +349,7 @@ struct ht_thread {
 	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
 	u32 native_left; /* Python frames outside of them */
 	u32 native_pad;
-	u64 reserved[6];
+	u64 reserved[5];
 };
 HT_ASSERT_SIZE(struct ht_thread, 576);
 
@@ -478,6 +480,68 @@ struct ht_range {
 };
 HT_ASSERT_SIZE(struct ht_range, 16);
 
+/* As rt_sigaction(2) has it, on both CPUs. */
+struct ht_sigaction {
+	u64 handler;
+	u64 flags;
+	u64 restorer;
+	u64 mask;
+};
+HT_ASSERT_SIZE(struct ht_sigaction, 32);
+
+enum { HT_OUTLET_NONE, HT_OUTLET_PLANNED, HT_OUTLET_SET };
+enum { HT_OUTLET_CLOCK = 1, HT_OUTLET_READ = 2 };
+enum { HT_PATTERN_BYTES = 1024, HT_STATM_BYTES = 128, HT_COMMAND_BYTES = 1024 };
+
+/* The signal upon which the tables are written to a file; see signal.h. */
+struct ht_outlet {
+	u32 state;  /* HT_OUTLET_…, of the tracer: the disposition is ours only when it says SET */
+	u32 signal; /* 0: none */
+	u32 busy;   /* the pid whose thread is writing */
+	u32 next;   /* number of the next file */
+	u32 written;
+	u32 failed;
+	u32 passed; /* signals that came while a file was being written, and gave none */
+	s32 error;  /* errno of the last that failed; 0: none did since the last that was written */
+	u32 may;    /* HT_OUTLET_CLOCK and so on: system calls that can be done without, and that seccomp lets through */
+	u32 pad;
+	u64 bytes;  /* of the last file */
+	struct ht_sigaction old; /* what was there before, and goes on to be called */
+	u8 pattern[HT_PATTERN_BYTES]; /* of the files' names: %p is the pid, %n a number, %% a percent sign */
+	u8 name[HT_PATTERN_BYTES + 64]; /* of the last file */
+	u8 statm[HT_STATM_BYTES];       /* /proc/self/statm then */
+	u8 command[HT_COMMAND_BYTES];   /* /proc/self/cmdline then */
+};
+HT_ASSERT_SIZE(struct ht_outlet, 3344);
+
+/*
+ * Such a file: this, then sections, each a piece of the tables as they stood at `offset`, the last of them the tables'
+ * header. The windows in it may say more than was written, since others went on.
+ */
+struct ht_file_head {
+	u64 magic; /* HT_FILE_MAGIC */
+	u64 fingerprint;
+	u64 size;     /* of the tables */
+	u64 time;     /* CLOCK_REALTIME, nanoseconds; 0: not known */
+	u64 seconds;  /* of the age clock */
+	u32 pid;      /* in the target's pid namespace */
+	u32 signal;
+	u32 complete; /* 1, written last */
+	u32 pad;
+	u64 reserved;
+};
+HT_ASSERT_SIZE(struct ht_file_head, 64);
+enum { HT_FILE_MAGIC = 0x6c62617470616568ull }; /* "heaptabl" */
+
+struct ht_section {
+	u64 offset; /* from the start of the tables */
+	u64 length;
+};
+HT_ASSERT_SIZE(struct ht_section, 16);
+
+/* Where a tracer and the kernel pass things to each other, in the flag page: two ht_sigaction. */
+enum { HT_SCRATCH_OFFSET = HT_FLAG_OFFSET + 2048 };
+
 enum { HT_STATE_EMPTY, HT_STATE_HOOKING, HT_STATE_TRACKING, HT_STATE_UNHOOKING, HT_STATE_PASSIVE };
 
 struct ht_tables {
@@ -529,12 +593,13 @@ struct ht_tables {
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
 	struct ht_window modules;      /* ht_loaded[entries]: those whose slots were looked at */
 	struct ht_window before;       /* ht_range[entries]: private memory in no file that was there when tracking began */
+	struct ht_window outlet;       /* one ht_outlet */
 	struct ht_window natives;      /* two ht_native_frame[stacks.capacity] for each thread: last walk and workspace */
 	struct ht_window places;       /* ht_place[1 << HT_PLACES_LOG2] */
 	struct ht_window objects;      /* ht_object[entries]; the tracer's */
 	struct ht_window object_names; /* bytes of these; the tracer's */
 	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
-	struct ht_window spare[3];
+	struct ht_window spare[2];
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -549,7 +614,7 @@ struct ht_tables {
 	u32 pad3;
 	u64 lost_threads; /* allocations of threads that have no record since the table is full */
 	u64 orphan_frees; /* blocks freed by such threads */
-	u64 live_other;   /* bytes now, of the domains that the GIL does not guard; atomic */
+	u64 live_other;   /* bytes now, of the domains that the GIL does not guard, but for what threads keep; atomic */
 	u64 pad5[3];
 	struct ht_python python;
 
@@ -573,14 +638,22 @@ struct ht_tables {
 	u64 followed;     /* that have got tables of their own; atomic */
 	u64 not_followed; /* that could not; atomic */
 	u64 parent;       /* of a followed child: the pid that the tables' process before it had, in its own namespace */
-	u64 reserved[13];
+
+	/* The interpreter's end; see ending.h. */
+	u64 ending_word; /* address of the pointer that is set when the interpreter ends; 0: nobody minds */
+	u32 ending;      /* HT_ENDING_… */
+	u32 ending_keeper; /* pid, as the target sees it, of whoever lets it go on; 0: not known */
+	u64 reserved[11];
 
 	struct ht_stacks stacks;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[128];
+	u64 pad7[120];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
+
+/* Not yet; it waits to be looked at; it has been. */
+enum { HT_ENDING_NOT, HT_ENDING_WAITS, HT_ENDING_SEEN };
 
 /* In the flag page: zero in a forked child. */
 struct ht_flag {

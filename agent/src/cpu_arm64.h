@@ -22,11 +22,48 @@ INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	return (s64)x0;
 }
 
+/* See cpu_amd64.h. */
+__asm__(".pushsection .text\n"
+        ".globl ht_on_signal, ht_signal_chained, ht_signal_restore\n"
+        ".hidden ht_on_signal, ht_signal_chained, ht_signal_restore\n"
+        ".type ht_on_signal, %function\n"
+        "ht_on_signal:\n"
+        "	stp x29, x30, [sp, #-48]!\n"
+        "	stp x0, x1, [sp, #16]\n"
+        "	str x2, [sp, #32]\n"
+        "	mov x29, sp\n"
+        "	bl ht_signal_write\n"
+        "	mov x3, x0\n"
+        "	ldp x0, x1, [sp, #16]\n"
+        "	ldr x2, [sp, #32]\n"
+        "	cbz x3, ht_signal_chained\n"
+        "	blr x3\n"
+        "ht_signal_chained:\n"
+        "	ldp x29, x30, [sp], #48\n"
+        "	ret\n"
+        ".size ht_on_signal, . - ht_on_signal\n"
+        ".type ht_signal_restore, %function\n"
+        "ht_signal_restore:\n"
+        "	mov x8, #139\n"
+        "	svc 0\n"
+        ".size ht_signal_restore, . - ht_signal_restore\n"
+        ".popsection\n");
+
 /* Relocations that fill a word with a symbol's address: R_AARCH64_ABS64, R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT. */
 INLINE int fills_slot(u32 type) { return type == 257 || type == 1025 || type == 1026; }
 
 enum {
+	SYS_unlinkat = 35,
+	SYS_openat = 56,
+	SYS_close = 57,
+	SYS_read = 63,
+	SYS_write = 64,
+	SYS_pwrite64 = 68,
+	SYS_clock_gettime = 113,
+	SYS_prlimit64 = 261,
+	SYS_nanosleep = 101,
 	SYS_sched_yield = 124,
+	SYS_kill = 129,
 	SYS_tgkill = 131,
 	SYS_prctl = 167,
 	SYS_getpid = 172,

@@ -70,6 +70,7 @@ static void header_take_over(struct ht_tables *to)
 	to->modules_looks = T->modules_looks;
 	to->has_native = T->has_native;
 	to->has_mapped = T->has_mapped;
+	to->may_yield = T->may_yield;
 	TAKE_OVER(ledger);
 }
 

@@ -56,7 +56,7 @@ INLINE void count_freed(struct ht_thread *t, u64 old, u64 size, u64 weight)
 	u32 domain = domain_of(old);
 	t->count[domain].freed_blocks += weight;
 	t->count[domain].freed_bytes += size * weight;
-	stat_free(stat_in(old), domain, weight, size * weight);
+	stat_free(t, stat_in(old), domain, weight, size * weight);
 }
 
 NOINLINE void sampled_freed(struct ht_thread *t, u64 old, u64 size, u64 p)
@@ -127,7 +127,7 @@ INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 we
 	}
 	t->count[domain].alloc_blocks += weight;
 	t->count[domain].alloc_bytes += size * weight;
-	stat_alloc(stat, domain, weight, size * weight, epoch);
+	stat_alloc(t, stat, domain, weight, size * weight, epoch);
 	return 1;
 }
 
@@ -186,7 +186,7 @@ COLD void pass_free(struct ht_thread *t, u64 p)
 	u64 old = LOAD(word);
 	if (old >> HT_LIVE_BIT) {
 		u64 size = word_size(old, p), weight = weight_of(size);
-		stat_free(stat_in(old), domain_of(old), weight, size * weight);
+		stat_free(0, stat_in(old), domain_of(old), weight, size * weight);
 		__atomic_fetch_add(&T->orphan_frees, 1, __ATOMIC_RELAXED);
 		if (CFG->sample_bytes)
 			filter_remove(p);

@@ -29,7 +29,7 @@ static void mapping_made(struct ht_thread *t, const struct ht_mapping *m, u64 bl
 	struct ht_count *c = &t->count[m->domain];
 	c->alloc_blocks += unscaled(blocks);
 	c->alloc_bytes += unscaled(bytes);
-	stat_alloc(m->stat, m->domain, unscaled(blocks), unscaled(bytes), m->epoch);
+	stat_alloc(t, m->stat, m->domain, unscaled(blocks), unscaled(bytes), m->epoch);
 }
 
 static void mapping_gone(struct ht_thread *t, const struct ht_mapping *m, u64 blocks, u64 bytes)
@@ -37,7 +37,7 @@ static void mapping_gone(struct ht_thread *t, const struct ht_mapping *m, u64 bl
 	struct ht_count *c = &t->count[m->domain];
 	c->freed_blocks += unscaled(blocks);
 	c->freed_bytes += unscaled(bytes);
-	stat_free(m->stat, m->domain, unscaled(blocks), unscaled(bytes));
+	stat_free(t, m->stat, m->domain, unscaled(blocks), unscaled(bytes));
 }
 
 /* Under the lock. */
@@ -91,7 +91,7 @@ static int mapping_cut(struct ht_thread *t, u64 i, u64 start, u64 end)
 	if (from > was.start && to < was.end) {
 		mapping_gone(t, &was, 0, to - from);
 		if (mapping_put(&rest)) {
-			mapping_made(t, &was, 1, 0);
+			mapping_gone(t, &was, (u64)-1, 0); /* there is one more, which nobody has made */
 		} else { /* there is no room for it */
 			mapping_gone(t, &was, 0, was.end - to);
 			t->lost++;

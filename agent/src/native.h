@@ -279,6 +279,14 @@ INLINE u64 native_dlvsym(u64 handle, u64 name, u64 version, u32 v)
 	return REAL(HT_N_DLVSYM, v, u64(*)(u64, u64, u64))(handle, name, version);
 }
 
+/* ---- the interpreter's end --------------------------------------------------------------------------------------- */
+
+INLINE int native_sigaction(int signal, u64 to, u64 from, u32 v)
+{
+	ending_look();
+	return REAL(HT_N_SIGACTION, v, int (*)(int, u64, u64))(signal, to, from);
+}
+
 /* ---- what slots hold: ht_native_malloc_0 and so on -------------------------------------------------------------- */
 
 #define VARIANTS(m) m(0) m(1) m(2) m(3)
@@ -308,6 +316,7 @@ INLINE u64 native_dlvsym(u64 handle, u64 name, u64 version, u32 v)
 	ENTRY u64 ht_native_dlmopen_##v(u64 space, u64 file, u64 mode) { return native_dlmopen(space, file, mode, v); } \
 	ENTRY int ht_native_dlclose_##v(u64 handle) { return native_dlclose(handle, v); }                            \
 	ENTRY u64 ht_native_dlsym_##v(u64 handle, u64 name) { return native_dlsym(handle, name, v); }                \
-	ENTRY u64 ht_native_dlvsym_##v(u64 handle, u64 name, u64 version) { return native_dlvsym(handle, name, version, v); }
+	ENTRY u64 ht_native_dlvsym_##v(u64 handle, u64 name, u64 version) { return native_dlvsym(handle, name, version, v); } \
+	ENTRY int ht_native_sigaction_##v(int signal, u64 to, u64 from) { return native_sigaction(signal, to, from, v); }
 
 VARIANTS(STUBS)

@@ -5,8 +5,11 @@
  * One that was not changed since is what it was.
  *
  * Objects and buffers are guarded by the GIL, and written plainly. Other blocks may come and go without it: they have
- * nodes of their own (HT_CODE_DOMAIN), whose stats are written atomically. Mapped files are counted by stack, and in no
- * sum: their memory is the page cache's.
+ * nodes of their own (HT_CODE_DOMAIN). What is allocated at such a node is counted by the thread whose node it is, and
+ * what is freed, by any: atomically. Mapped files are counted by stack, and in no sum: their memory is the page cache's.
+ *
+ * How much of these blocks is live in all, a thread tells the others when it has changed by some kilobytes: so the peak
+ * of a program of several threads is that of a moment close by.
  */
 
 INLINE struct ht_stat *stat_at(u32 stat) { return (struct ht_stat *)at(T->stats.offset) + stat; }
@@ -53,6 +56,22 @@ static void stat_touch_shared(struct ht_stat *s)
 		stat_keep(s);
 }
 
+enum { LIVE_BATCH = 16384 };
+
+/* So many more bytes are live, perhaps less than none. Returns how many are, as far as the thread knows. */
+INLINE u64 live_changes(struct ht_thread *t, u64 bytes)
+{
+	if (unlikely(!t))
+		return __atomic_add_fetch(&T->live_other, bytes, __ATOMIC_RELAXED) + LOAD(&T->live);
+	u64 own = t->live_other + bytes;
+	if (unlikely(own + LIVE_BATCH > 2 * LIVE_BATCH)) { /* beyond it on either side */
+		__atomic_fetch_add(&T->live_other, own, __ATOMIC_RELAXED);
+		own = 0;
+	}
+	STORE(&t->live_other, own);
+	return LOAD(&T->live_other) + own + LOAD(&T->live);
+}
+
 /* The timeline is full: every second point stays, and new ones come half as often. */
 COLD void timeline_thin(struct ht_point *points)
 {
@@ -94,16 +113,17 @@ INLINE void peak_ends(void)
 	}
 }
 
-NOINLINE void stat_alloc_shared(struct ht_stat *s, u32 domain, u64 blocks, u64 bytes, u64 epoch)
+/* A stat of the calling thread's own: nobody else writes what was allocated. */
+NOINLINE void stat_alloc_own(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
 	stat_touch_shared(s);
-	__atomic_fetch_add(&s->alloc_blocks, blocks, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&s->alloc_bytes, bytes, __ATOMIC_RELAXED);
+	STORE(&s->alloc_blocks, s->alloc_blocks + blocks);
+	STORE(&s->alloc_bytes, s->alloc_bytes + bytes);
 	if (domain != HT_FILE)
-		peak_rises(__atomic_add_fetch(&T->live_other, bytes, __ATOMIC_RELAXED) + LOAD(&T->live), epoch);
+		peak_rises(live_changes(t, bytes), epoch);
 }
 
-NOINLINE void stat_free_shared(struct ht_stat *s, u32 domain, u64 blocks, u64 bytes)
+NOINLINE void stat_free_shared(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes)
 {
 	if (LOAD(&T->rising) && __atomic_exchange_n(&T->rising, 0, __ATOMIC_RELAXED))
 		__atomic_fetch_add(&T->peak, 1, __ATOMIC_RELAXED);
@@ -111,15 +131,15 @@ NOINLINE void stat_free_shared(struct ht_stat *s, u32 domain, u64 blocks, u64 by
 	__atomic_fetch_add(&s->freed_blocks, blocks, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&s->freed_bytes, bytes, __ATOMIC_RELAXED);
 	if (domain != HT_FILE)
-		__atomic_fetch_sub(&T->live_other, bytes, __ATOMIC_RELAXED);
+		live_changes(t, -bytes);
 }
 
-/* Blocks of `bytes` in all have been allocated there. */
-INLINE void stat_alloc(u32 stat, u32 domain, u64 blocks, u64 bytes, u64 epoch)
+/* Blocks of `bytes` in all have been allocated at a stack of the thread's. */
+INLINE void stat_alloc(struct ht_thread *t, u32 stat, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
 	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
-		stat_alloc_shared(s, domain, blocks, bytes, epoch);
+		stat_alloc_own(t, s, domain, blocks, bytes, epoch);
 		return;
 	}
 	stat_touch(s);
@@ -127,17 +147,20 @@ INLINE void stat_alloc(u32 stat, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 	s->alloc_bytes += bytes;
 	u64 live = LOAD(&T->live) + bytes;
 	STORE(&T->live, live);
-	peak_rises(live + LOAD(&T->live_other), epoch);
+	peak_rises(live + LOAD(&T->live_other) + t->live_other, epoch);
 	if (unlikely(epoch >= T->timeline_due))
 		timeline_add(epoch);
 }
 
-/* Blocks that were allocated there are being freed; a negative number of them: are there after all. */
-INLINE void stat_free(u32 stat, u32 domain, u64 blocks, u64 bytes)
+/*
+ * Blocks that were allocated there are being freed, by a thread that may have no record; a negative number of them: are
+ * there after all.
+ */
+INLINE void stat_free(struct ht_thread *t, u32 stat, u32 domain, u64 blocks, u64 bytes)
 {
 	struct ht_stat *s = stat_at(stat);
 	if (unlikely(!guarded(domain))) {
-		stat_free_shared(s, domain, blocks, bytes);
+		stat_free_shared(t, s, domain, blocks, bytes);
 		return;
 	}
 	peak_ends();

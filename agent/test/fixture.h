@@ -240,6 +240,15 @@ static struct ht_count sum_counts(u32 domain)
 	return sum;
 }
 
+/* What is live in the domains that the GIL does not guard, with what threads have not told yet. */
+static u64 live_others(void)
+{
+	u64 sum = T->live_other;
+	for (u64 i = 0; i < T->threads.entries; i++)
+		sum += thread_slots()[i].live_other;
+	return sum;
+}
+
 /* ---- allocators behind the hooks ---------------------------------------------------------------------------------- */
 
 /*

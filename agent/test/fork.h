@@ -73,10 +73,13 @@ static void grandchild(u64 parent)
 	CHECK(thread_self()->unseen_frees == 1 && each_live(0, 0) == 7, "%llu unseen", thread_self()->unseen_frees);
 }
 
+static u64 parents_random;
+
 static void child(u64 parent)
 {
 	allocate(FORK_BASE + 32, 11);
 	expect_own(11, parent);
+	CHECK(thread_self()->random != parents_random, "the parent's samples");
 	T->modules_lock = 1;
 	for (u32 i = 1; i <= 3; i++) {
 		in_child(grandchild, (u64)getpid());
@@ -89,6 +92,7 @@ static void test_fork(void)
 	follow_tables(0);
 	allocate(FORK_BASE, 100);
 	thread_self()->depth = 1;
+	parents_random = thread_self()->random;
 	T->code_lock = T->modules_lock = T->mappings_lock = 1;
 	in_child(child, (u64)getpid());
 	thread_self()->depth = 0;
@@ -124,7 +128,7 @@ static void racing_child(u64 unused)
 		pthread_join(threads[i], 0);
 	struct ht_count c = sum_counts(HT_RAW);
 	CHECK(c.alloc_blocks >= FORK_BLOCKS && c.alloc_blocks <= FORK_THREADS * FORK_BLOCKS, "%llu blocks", c.alloc_blocks);
-	CHECK(each_live(0, 0) == c.alloc_blocks && T->live_other == c.alloc_bytes, "%llu live", T->live_other);
+	CHECK(each_live(0, 0) == c.alloc_blocks && live_others() == c.alloc_bytes, "%llu live", live_others());
 	CHECK(ht_flag.active && ht_flag.tables == HT_TABLES_OWN, "flag");
 }
 

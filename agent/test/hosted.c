@@ -5,6 +5,7 @@
  *	hosted list               the tests' names
  *	hosted fill FILE SEED     run a make-believe target on the tables in FILE, whose header is filled in, and print what
  *	                          a reader must find there
+ *	hosted signal FILE SEED   the same, and then write them to FILE.0 as a handler of a signal does
  */
 #include "fixture.h"
 
@@ -17,6 +18,7 @@
 #include "fork.h"
 #include "native.h"
 #include "fill.h"
+#include "signal.h"
 
 static const struct {
 	const char *name;
@@ -72,13 +74,17 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc != 4) {
-		fprintf(stderr, "usage: hosted list | test NAME SEED | fill FILE SEED\n");
+		fprintf(stderr, "usage: hosted list | test NAME SEED | fill FILE SEED | signal FILE SEED\n");
 		return 2;
 	}
 	test_name = argv[2];
 	rng = seed = strtoull(argv[3], 0, 10);
 	if (!strcmp(argv[1], "fill")) {
 		fill(argv[2]);
+		return 0;
+	}
+	if (!strcmp(argv[1], "signal")) {
+		signal_file(argv[2]);
 		return 0;
 	}
 	for (u32 i = 0; i < sizeof tests / sizeof *tests; i++)

@@ -57,7 +57,7 @@ static void expect_pages(const u8 *model)
 			listed += mapping_at(i)->domain == d;
 		CHECK(c.alloc_blocks - c.freed_blocks == listed, "domain %u: %llu mappings", d, c.alloc_blocks - c.freed_blocks);
 	}
-	CHECK(T->live_other == bytes[HT_MAPPED], "%llu bytes live", T->live_other);
+	CHECK(live_others() == bytes[HT_MAPPED], "%llu bytes live", live_others());
 }
 
 static void test_mappings(void)

@@ -24,7 +24,7 @@ static void model_change(struct model *m, u32 stat, u64 blocks, u64 bytes)
 
 static void expect_model(const struct model *m)
 {
-	CHECK(T->live + T->live_other == m->bytes, "%llu live, not %llu", T->live + T->live_other, m->bytes);
+	CHECK(T->live + live_others() == m->bytes, "%llu live, not %llu", T->live + live_others(), m->bytes);
 	CHECK(T->peak_bytes == m->most && (!m->most || T->peak_epoch == m->epoch), "peak of %llu at %u, not %llu at %llu",
 	      T->peak_bytes, T->peak_epoch, m->most, m->epoch);
 	for (u32 n = 1; n < T->stats.next && n < MODEL_STATS; n++) {

@@ -35,6 +35,7 @@ func (a *app) repairCommand() *cobra.Command {
 		done:      "repaired",
 		untracked: "nothing of heaptap was in the process",
 		do:        a.Engine.Repair,
+		doTree:    a.Engine.RepairTree,
 	})
 }
 
@@ -43,7 +44,7 @@ type ending struct {
 	use, short, long, example, done string
 	untracked                       string // what to say of a process without an agent; "" makes that an error
 	do                              func(context.Context, int) (*profiler.Detachment, error)
-	doTree                          func(context.Context, int) ([]profiler.Member[*profiler.Detachment], error) // nil: has none
+	doTree                          func(context.Context, int) ([]profiler.Member[*profiler.Detachment], error)
 }
 
 func (a *app) endCommand(e ending) *cobra.Command {
@@ -79,9 +80,7 @@ func (a *app) endCommand(e ending) *cobra.Command {
 			return nil
 		},
 	}
-	if e.doTree != nil {
-		c.Flags().BoolVar(&tree, "tree", false, "of it and all processes below it")
-	}
+	c.Flags().BoolVar(&tree, "tree", false, "of it and all processes below it")
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -61,6 +61,10 @@ func (liveEngine) DetachTree(ctx context.Context, pid int) ([]profiler.Member[*p
 	return profiler.DetachTree(ctx, pid)
 }
 
+func (liveEngine) RepairTree(ctx context.Context, pid int) ([]profiler.Member[*profiler.Detachment], error) {
+	return profiler.RepairTree(ctx, pid)
+}
+
 func (liveEngine) Follow(ctx context.Context, pid int, o profiler.FollowOptions) error {
 	return profiler.Follow(ctx, pid, o)
 }

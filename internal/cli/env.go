@@ -57,6 +57,7 @@ type Engine interface {
 	StatusOfTree(context.Context, int) ([]profiler.Member[*profiler.Status], error)
 	TakeTreeDump(context.Context, int, profiler.DumpOptions) (*profiler.TreeDump, error)
 	DetachTree(context.Context, int) ([]profiler.Member[*profiler.Detachment], error)
+	RepairTree(context.Context, int) ([]profiler.Member[*profiler.Detachment], error)
 	Follow(context.Context, int, profiler.FollowOptions) error
 }
 

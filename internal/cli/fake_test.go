@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -80,10 +81,10 @@ func (f fakeEngine) List(context.Context) ([]profiler.Candidate, error) {
 			Problem: "not permitted to look into it: another user's, or protected"},
 		{Pid: 4711, Python: fakePython(), RSS: 130<<20 + 300<<10, User: "ada", Tracked: profiler.Tracking,
 			Command: "python3 shop.py --port 8080 --catalogue /srv/shop/catalogue.json --workers 4 --verbose"},
-		{Pid: 4712, Python: profiler.Python{Version: "3.13.0", Flavour: "shared", FreeThreaded: true, Path: "/lib/p.so"},
+		{Pid: 4712, Parent: 4711, Python: profiler.Python{Version: "3.13.0", Flavour: "shared", FreeThreaded: true, Path: "/lib/p.so"},
 			RSS: 9 << 20, User: "ada", Command: "worker\x1b[31m --evil\n--name",
 			Problem: "unsupported Python 3.13.0: a free-threaded build"},
-		{Pid: 1234567, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete,
+		{Pid: 1234567, Parent: 812, Python: fakePython(), RSS: 3 << 30, User: "root", Tracked: profiler.Incomplete,
 			Command: "python3 -c pass"},
 	}, nil
 }
@@ -108,8 +109,13 @@ func (f fakeEngine) ReadStatus(context.Context, int) (*profiler.Status, error) {
 	if f.variant == "incomplete" {
 		return &profiler.Status{Pid: 4711, State: profiler.Incomplete, Python: fakePython()}, nil
 	}
+	var signal *profiler.OutletStatus
+	if name, ok := strings.CutPrefix(f.variant, "signal-"); ok {
+		signal = &profiler.OutletStatus{Signal: syscall.SIGUSR2, Pattern: "/tmp/heaptap-%p-%n.tables", Written: 3, Failed: 1, Passed: 2,
+			Error: syscall.ENOSPC, Place: profiler.Place(name)}
+	}
 	return &profiler.Status{
-		Pid: 4711, State: profiler.Tracking, Python: fakePython(), Since: fakeNow.Add(-130 * time.Second),
+		Pid: 4711, State: profiler.Tracking, Python: fakePython(), Since: fakeNow.Add(-130 * time.Second), OnSignal: signal,
 		Totals: []profiler.Totals{
 			{Domain: profiler.Raw, LiveBlocks: 812, LiveBytes: 1200 << 10, AllocBlocks: 90210, AllocBytes: 90 << 20,
 				FreedBlocks: 89398, FreedBytes: 90<<20 - 1200<<10},

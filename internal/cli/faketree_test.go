@@ -65,6 +65,10 @@ func (f fakeEngine) DetachTree(ctx context.Context, _ int) ([]profiler.Member[*p
 	})
 }
 
+func (f fakeEngine) RepairTree(ctx context.Context, pid int) ([]profiler.Member[*profiler.Detachment], error) {
+	return f.DetachTree(ctx, pid)
+}
+
 func (f fakeEngine) Follow(_ context.Context, pid int, o profiler.FollowOptions) error {
 	if f.err != nil {
 		return f.err

@@ -61,7 +61,7 @@ func (a *app) namesCompletion(c *cobra.Command, flag string, by heap.Grouping) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer f.Close()
-		s, err := heap.Read(f)
+		s, _, err := readEither(f)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -17,7 +17,7 @@ const jsonHelp = `ps, attach, status, dump, watch, detach, repair and doctor pri
 *_bytes are bytes, *_ns nanoseconds, times RFC 3339. On failure stdout stays
 empty, but for watch: the reason is on stderr and in the exit code.
 
-  ps      [{pid, python, rss_bytes, user, tracked, command, problem}]
+  ps      [{pid, parent, python, rss_bytes, user, tracked, command, problem}]
           tracked is null or a state; problem says why a process cannot be
           told or attached to, "" where it can
   attach  {pid, python, hooked, sample_bytes, pause_ns, tid, took_ns, already,
@@ -26,12 +26,15 @@ empty, but for watch: the reason is on stderr and in the exit code.
   status  {pid, state, python, since, sample_bytes, totals: [T], total: T,
           unseen_frees, stacks, code_objects, threads, agent_text_bytes,
           agent_tables_bytes, agent_reserved_bytes, peak_bytes, resident_bytes,
-          lost, follows, followed, not_followed, parent, not_seen, memory}
+          lost, follows, followed, not_followed, parent, not_seen, memory,
+          on_signal}
           T is {domain, live_blocks, live_bytes, alloc_blocks, alloc_bytes,
           freed_blocks, freed_bytes}; the total has no domain
           state is tracking, displaced, incomplete, pass-through or forked
           follows: forked children get tables of their own; parent is the pid
           that it was forked from so, or 0
+          on_signal is null or {signal, pattern, written, failed, passed, error,
+          last, place}; place is in place, foreign or not known
           memory is null or {rss_bytes, tracked_bytes, beside_bytes,
           files_clean_bytes, files_dirty_bytes, stacks_bytes, shared_bytes,
           heaptap_bytes, unexplained_bytes, files_shared_bytes, absent_bytes,
@@ -50,10 +53,11 @@ empty, but for watch: the reason is on stderr and in the exit code.
   detach  {pid, restored, slots, foreign, unmapped, why,
            pause_ns}
   repair  the same
-  --tree  of attach, status and detach: {pid, processes: [{pid, parent, name,
-          error, result}]}; error is "" where there is a result, as without
-          --tree; of dump: as without, and processes with {pause_ns, took_ns,
-          notes} as their results, and untracked: [{pid, parent, name}]
+  --tree  of attach, status, detach and repair: {pid, processes: [{pid, parent,
+          name, error, result}]}; error is "" where there is a result, which is
+          what the command prints without --tree. dump --tree prints what dump
+          does, and processes with {pause_ns, took_ns, notes} as their results,
+          and untracked: [{pid, parent, name}]
   attach --follow
           a line for each event, {event, time, pid, parent, name}; event is
           attached  result: as attach prints
@@ -64,6 +68,8 @@ empty, but for watch: the reason is on stderr and in the exit code.
           pid is null without one; verdict is ok, warn or stop
   diff    {format, version, old, new, warnings, growth, by, rows: [{name or
           frame or stack, own, cumulative}]}; as report prints its parts
+          a frame is {function, file, line, first_line}, of native code with
+          object, build_id and, where it has no name, address
   leaks   {format, version, times, window_seconds, suspects: [{stack, below,
           bytes, blocks, bytes_per_minute, blocks_per_minute, chance,
           survivors_least_bytes, survivors_most_bytes, reused, types, ages,
@@ -112,6 +118,7 @@ func pythonJSON(p profiler.Python) *pythonValue {
 
 type candidateValue struct {
 	Pid      int             `json:"pid"`
+	Parent   int             `json:"parent"`
 	Python   *pythonValue    `json:"python"`
 	RSSBytes uint64          `json:"rss_bytes"`
 	User     string          `json:"user"`
@@ -124,7 +131,7 @@ func candidatesJSON(list []profiler.Candidate) []candidateValue {
 	out := make([]candidateValue, 0, len(list))
 	for _, c := range list {
 		v := candidateValue{
-			Pid: c.Pid, Python: pythonJSON(c.Python), RSSBytes: c.RSS, User: c.User, Command: c.Command, Problem: c.Problem,
+			Pid: c.Pid, Parent: c.Parent, Python: pythonJSON(c.Python), RSSBytes: c.RSS, User: c.User, Command: c.Command, Problem: c.Problem,
 		}
 		if c.Tracked != "" {
 			v.Tracked = &c.Tracked
@@ -195,6 +202,29 @@ type statusValue struct {
 	Parent             int            `json:"parent"`
 	NotSeen            []string       `json:"not_seen"`
 	Memory             *memoryValue   `json:"memory"`
+	OnSignal           *outletValue   `json:"on_signal"`
+}
+
+type outletValue struct {
+	Signal  string         `json:"signal"`
+	Pattern string         `json:"pattern"`
+	Written uint64         `json:"written"`
+	Failed  uint64         `json:"failed"`
+	Passed  uint64         `json:"passed"`
+	Error   string         `json:"error"`
+	Last    string         `json:"last"`
+	Place   profiler.Place `json:"place"`
+}
+
+func outletJSON(o *profiler.OutletStatus) *outletValue {
+	if o == nil {
+		return nil
+	}
+	v := &outletValue{profiler.SignalName(o.Signal), o.Pattern, o.Written, o.Failed, o.Passed, "", o.Last, o.Place}
+	if o.Error != nil {
+		v.Error = o.Error.Error()
+	}
+	return v
 }
 
 type memoryValue struct {
@@ -227,7 +257,8 @@ func statusJSON(s *profiler.Status) statusValue {
 		Total: totalsJSON("", sumTotals(s.Totals)), UnseenFrees: s.UnseenFrees, Stacks: s.Stacks, CodeObjects: s.CodeObjects,
 		Threads: s.Threads, AgentTextBytes: s.AgentText, AgentTablesBytes: s.AgentTables, AgentReservedBytes: s.AgentReserved,
 		Lost: s.Lost, NotSeen: list(s.NotSeen), PeakBytes: s.PeakBytes, ResidentBytes: s.Resident, Memory: memoryJSON(s.Memory),
-		Follows: s.Follows, Followed: s.Followed, NotFollowed: s.NotFollowed, Parent: s.Parent,
+		OnSignal: outletJSON(s.OnSignal),
+		Follows:  s.Follows, Followed: s.Followed, NotFollowed: s.NotFollowed, Parent: s.Parent,
 	}
 	if !s.Since.IsZero() {
 		v.Since = &s.Since

@@ -356,3 +356,31 @@ func TestDemoKilled(t *testing.T) {
 	c.Wait()
 	ended(t, server)
 }
+
+// A process that was asked by a signal writes a file that report and diff read.
+func TestOnSignal(t *testing.T) {
+	h := startHolder(t)
+	pid := strconv.Itoa(h.pid)
+	dir := t.TempDir()
+	run(t, ExitOK, "attach", pid, "--on-signal", "USR2="+filepath.Join(dir, "%p.tables"))
+	file := func(n int) string { return filepath.Join(dir, pid+"-"+strconv.Itoa(n)+".tables") }
+	for n := range 2 {
+		h.keep(2*n + 1)
+		if err := unix.Kill(h.pid, unix.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		h.keep(2*n + 2) // it has no other thread, so that the file is there before this is answered
+		h.t.Log(run(t, ExitOK, "report", file(n)))
+	}
+	if got := run(t, ExitOK, "report", file(0), "--by", "function"); !strings.Contains(got, "keep") {
+		t.Errorf("report: %s", got)
+	}
+	if got := run(t, ExitOK, "diff", file(0), file(1), "--by", "function"); !strings.Contains(got, "keep") {
+		t.Errorf("diff: %s", got)
+	}
+	if got := run(t, ExitOK, "status", pid); !strings.Contains(got, "2 files written") {
+		t.Errorf("status: %s", got)
+	}
+	run(t, ExitOK, "detach", pid)
+	h.keep(5)
+}

@@ -45,9 +45,9 @@ func frameViews() []string {
 	return names
 }
 
-// view makes what turns snapshots as they are taken into what the flags ask for: names for native frames, and those frames
-// only that are wanted. What was found out about a frame is kept for the next snapshot. pid is the process that snapshots are
-// of, whose file system is looked at, too; 0 for none.
+// view makes what turns snapshots as they are taken into what the flags ask for: names for native frames, and those
+// frames only that are wanted. What was found out about a frame is kept for the next snapshot. pid is the process that
+// snapshots are of, whose file system is looked at, too; 0 for none.
 func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapshot) *heap.Snapshot, error) {
 	wanted := heap.FrameView(slices.Index(frameViews(), n.frames))
 	if wanted < 0 {
@@ -63,14 +63,16 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		o.Roots = []string{filepath.Join("/proc", strconv.Itoa(pid), "root"), "/"}
 	}
 	known := map[heap.Frame][]heap.Frame{}
-	said := map[string]bool{} // objects of which a note was made
+	objects := map[string]symbolize.Object{} // by path
+	said := map[string]bool{}                // of which objects a note was made
 	return func(s *heap.Snapshot) *heap.Snapshot {
 		if !s.HasNative() {
 			return s
 		}
-		if wanted == heap.PythonFrames {
-			return s.View(wanted)
+		if s = s.View(wanted); wanted == heap.PythonFrames {
+			return s
 		}
+		// What is left out by its object is left out already; names tell what else is, further below.
 		var fresh []heap.Frame
 		for _, f := range s.Frames {
 			if _, done := known[f]; f.Native() && !done {
@@ -86,24 +88,31 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		for i, f := range s.Frames {
 			chains[i] = known[f]
 		}
-		a.noteNameless(r.Objects, said)
-		return s.ReplaceFrames(chains).View(wanted)
+		s = s.ReplaceFrames(chains).View(wanted)
+		for _, o := range r.Objects {
+			objects[o.Path] = o
+		}
+		a.noteNameless(s, objects, said)
+		return s
 	}, nil
 }
 
 // maxNameless is how many objects without names are told of.
 const maxNameless = 3
 
-// noteNameless tells of the objects in which most frames have no name, why, once each.
-func (a *app) noteNameless(objects []symbolize.Object, said map[string]bool) {
+// noteNameless tells of objects whose frames are shown without names, why, once each.
+func (a *app) noteNameless(s *heap.Snapshot, objects map[string]symbolize.Object, said map[string]bool) {
 	var nameless []symbolize.Object
-	for _, o := range objects {
-		if o.Named*2 < o.Frames && !strings.HasPrefix(o.Path, "[") && !said[o.Path] {
+	for _, f := range s.Frames {
+		o, known := objects[f.Module]
+		if known && f.Func == "" && o.Named*2 < o.Frames && !strings.HasPrefix(o.Path, "[") && !said[o.Path] {
 			nameless = append(nameless, o)
 			said[o.Path] = true
 		}
 	}
-	slices.SortStableFunc(nameless, func(a, b symbolize.Object) int { return cmp.Compare(b.Frames, a.Frames) })
+	slices.SortFunc(nameless, func(a, b symbolize.Object) int {
+		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Path, b.Path))
+	})
 	for i, o := range nameless {
 		if i == maxNameless {
 			a.note(fmt.Sprintf("no names for %d more objects", len(nameless)-i))
@@ -137,7 +146,8 @@ the names of functions, without any file object+address.
 Native calls are written "deflate (deflate.c:17)", those of Python "shop.py:42
 get". Filters know them: --func push_back is std::vector<int>::push_back(int),
 --module libz.so.1 an object, --module numpy an extension module, --file a file
-of source or an object. A filter at a dump knows objects only, no names.
+of source or an object. A filter at a dump knows objects only, no names. What
+the interpreter itself allocates counts for the call that made it do so.
 --as pprof writes a snapshot that has the names in it.`
 
 // nativeTopic is what `heaptap help native` shows.

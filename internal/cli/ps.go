@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) psCommand() *cobra.Command {
-	var asJSON bool
+	var tree, asJSON bool
 	c := &cobra.Command{
 		Use:   "ps",
 		Short: "List the Python processes",
@@ -21,6 +21,7 @@ func (a *app) psCommand() *cobra.Command {
 			"versions, and tells which are tracked.",
 		Example: example(
 			"heaptap ps", "list them",
+			"heaptap ps --tree", "children below their parents",
 			"sudo heaptap ps", "those of other users too",
 			"heaptap ps --json | jq '.[].pid'", "for scripts"),
 		GroupID:           groupLook,
@@ -34,15 +35,44 @@ func (a *app) psCommand() *cobra.Command {
 			if asJSON {
 				return a.writeJSON(candidatesJSON(list))
 			}
-			a.showCandidates(list)
+			depth := make([]int, len(list))
+			if tree {
+				list, depth = forest(list)
+			}
+			a.showCandidates(list, depth)
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&tree, "tree", false, "show children below their parents")
 	jsonFlag(c, &asJSON)
 	return c
 }
 
-func (a *app) showCandidates(list []profiler.Candidate) {
+// forest orders processes so that children stand behind their parents, and tells how deep each stands.
+func forest(list []profiler.Candidate) (ordered []profiler.Candidate, depth []int) {
+	children := map[int][]profiler.Candidate{}
+	listed := map[int]bool{}
+	for _, c := range list {
+		listed[c.Pid] = true
+		children[c.Parent] = append(children[c.Parent], c)
+	}
+	var add func(c profiler.Candidate, deep int)
+	add = func(c profiler.Candidate, deep int) {
+		ordered, depth = append(ordered, c), append(depth, deep)
+		for _, child := range children[c.Pid] {
+			add(child, deep+1)
+		}
+	}
+	for _, c := range list {
+		if !listed[c.Parent] {
+			add(c, 0)
+		}
+	}
+	return ordered, depth
+}
+
+// showCandidates shows processes, the commands indented by their depth.
+func (a *app) showCandidates(list []profiler.Candidate, depth []int) {
 	if len(list) == 0 {
 		fmt.Fprintln(a.Stderr, "no Python process can be seen from here")
 		return
@@ -51,9 +81,10 @@ func (a *app) showCandidates(list []profiler.Candidate) {
 	g.add("PID", "PYTHON", "BUILD", "RSS", "USER", "TRACKED", "COMMAND")
 	problems := map[string][]int{}
 	var order []string
-	for _, p := range list {
+	for i, p := range list {
 		g.add(strconv.Itoa(p.Pid), versionText(p.Python), cmp.Or(p.Python.Flavour, "?"), sizeText(p.RSS),
-			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"), a.commandText(p.Command))
+			printable(p.User), cmp.Or(trackedText(p.Tracked), "-"),
+			strings.Repeat("  ", depth[i])+a.commandText(p.Command))
 		if p.Problem != "" {
 			if problems[p.Problem] == nil {
 				order = append(order, p.Problem)

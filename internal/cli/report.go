@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/profiler"
 	"github.com/heaptap/heaptap/report"
 )
 
@@ -99,7 +101,8 @@ func (a *app) reportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "report FILE",
 		Short: "Show where the memory was allocated",
-		Long: "Shows a snapshot that `heaptap dump` wrote, or any other heap profile in pprof's\n" +
+		Long: "Shows a snapshot that `heaptap dump` wrote, the file that `heaptap attach\n" +
+			"--on-signal` had a process write, or any other heap profile in pprof's\n" +
 			"format; - is standard input.\n\n" + formatsHelp(formats),
 		Example: example(
 			"heaptap report now.pb.gz --stack", "and the largest stack",
@@ -327,7 +330,7 @@ func titleOf(path string) string {
 	if path == "-" {
 		return "heaptap"
 	}
-	return strings.TrimSuffix(filepath.Base(path), ".pb.gz")
+	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".pb.gz"), ".tables")
 }
 
 // writeReport runs write on what out names, or where that is "", on a file called like the report with the extension,
@@ -361,9 +364,24 @@ func (a *app) readSnapshot(path string) (*heap.Snapshot, error) {
 		defer f.Close()
 		in = f
 	}
-	s, err := heap.Read(in)
+	s, notes, err := readEither(in)
 	if err != nil {
 		return nil, &inputError{name, err}
 	}
+	a.notes(notes)
 	return s, nil
+}
+
+// readEither reads a snapshot, or tables that a process wrote upon a signal.
+func readEither(in io.Reader) (s *heap.Snapshot, notes []string, err error) {
+	r := bufio.NewReader(in)
+	if first, err := r.Peek(profiler.TablesMagic); err != nil || !profiler.IsTables(first) {
+		s, err := heap.Read(r)
+		return s, nil, err
+	}
+	d, err := profiler.ReadTables(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.Snapshot, d.Notes, nil
 }

@@ -34,9 +34,10 @@ func (a *app) runCommand() *cobra.Command {
 			"job control that it would have without heaptap. heaptap ends as the command\n" +
 			"does: with its exit code, or by the signal that ended it. While it runs, all\n" +
 			"other commands (status, dump, top) can be used on it.\n\n" +
-			"When the command ends by itself, Python has freed most of its objects before:\n" +
-			"what was live at the peak is in `report --show peak`. The last snapshot has no\n" +
-			"types of objects, since they are read from a living process.",
+			"When Python ends by itself, the snapshot is taken as it begins to, before it\n" +
+			"frees its objects. When it is killed, the snapshot is of that moment, without\n" +
+			"types of objects, since these are read from a living process. What was live at\n" +
+			"the peak is in both: `report --show peak`.",
 		Example: example(
 			"heaptap run python3 app.py", "a snapshot at its end",
 			"heaptap run -o end.pb.gz -- ./manage.py test", "a script",
@@ -238,6 +239,7 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 		due = t.C
 	}
 	r.dumps = &watch{app: r.app, dir: filepath.Dir(r.out), keep: r.keep}
+	taking, taken := false, make(chan struct{}) // a snapshot; signals do not wait for it
 	for {
 		if look = nil; r.stop != 0 {
 			look = time.After(stopLook)
@@ -252,9 +254,15 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 				return err
 			}
 		case <-due:
-			if r.tracked {
-				r.snapshot(ctx)
+			if r.tracked && !taking {
+				taking = true
+				go func() {
+					r.snapshot(ctx)
+					taken <- struct{}{}
+				}()
 			}
+		case <-taken:
+			taking = false
 		case e, ok := <-r.command.Events():
 			if !ok {
 				return errors.New("the command was lost sight of")
@@ -266,6 +274,9 @@ func (r *running) follow(ctx context.Context, relay *launch.Relay) error {
 			case e.Note != "":
 				r.notes = append(r.notes, e.Note)
 			case e.Ended != nil:
+				if taking {
+					<-taken
+				}
 				return r.conclude(e.Ended)
 			}
 		}

@@ -207,6 +207,90 @@ os.kill(os.getpid(), 9)
 	}
 }
 
+// TestRunUnprivileged: who has no privileges can run and hold what is theirs.
+func TestRunUnprivileged(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Log("all tests of run are without privileges")
+		return
+	}
+	const nobody = 65534
+	heaptap := built(t)
+	dir := filepath.Dir(heaptap)
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home := filepath.Join(dir, "home")
+	if err := errors.Join(os.Mkdir(home, 0o700), os.Chown(home, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	start := func(args ...string) (*exec.Cmd, *bytes.Buffer) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Dir = home
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out := new(bytes.Buffer)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, out
+	}
+	live := func(name string) int64 {
+		t.Helper()
+		f, err := os.Open(filepath.Join(home, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		s, err := heap.Read(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Total()[heap.InuseBytes]
+	}
+	const dies = "import os; keep = [bytes(1000) for _ in range(1000)]; os.kill(os.getpid(), 9)"
+	cmd, out := start(heaptap, "run", "-o", "run.pb.gz", "--", systemPython, "-c", dies)
+	if err := cmd.Wait(); cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("run: %v: %s", err, out)
+	}
+	if n := live("run.pb.gz"); n < 1000*1000 {
+		t.Errorf("%d bytes live: %s", n, out)
+	}
+
+	// Held from outside, by one who is not its parent.
+	door, ready := filepath.Join(home, "door"), filepath.Join(home, "ready")
+	for _, path := range []string{door, ready} {
+		if err := errors.Join(unix.Mkfifo(path, 0o600), os.Chown(path, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target, said := start(systemPython, "-c", "open('ready', 'w').write('.'); open('door').read(); "+dies)
+	if _, err := os.ReadFile(ready); err != nil {
+		t.Fatal(err)
+	}
+	hold, out := start(heaptap, "attach", "--hold", "-o", "hold.pb.gz", fmt.Sprint(target.Process.Pid))
+	for exec.CommandContext(t.Context(), heaptap, "dump", fmt.Sprint(target.Process.Pid), "-o", "/dev/null").Run() != nil {
+		if t.Context().Err() != nil {
+			t.Fatal(t.Context().Err())
+		}
+	}
+	f, err := os.OpenFile(door, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	target.Wait()
+	if err := hold.Wait(); err != nil {
+		t.Fatalf("hold: %v: %s; the process says %s", err, out, said)
+	}
+	if n := live("hold.pb.gz"); n < 1000*1000 {
+		t.Errorf("%d bytes live: %s", n, out)
+	}
+}
+
 // terminal is a shell with job control, at a terminal of its own.
 type terminal struct {
 	t      *testing.T

@@ -16,7 +16,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status PID",
 		Short: "Show what is tracked, and what that costs",
 		Long: "Shows the totals by allocator domain, live and ever, what tracking itself takes,\n" +
-			"and what it does not see. The process is not stopped.",
+			"and what it does not see. The process is not stopped; with --on-signal a thread\n" +
+			"of it is, for an instant, to ask whether the handler is still in place.",
 		Example: example(
 			"heaptap status 4711", "show it",
 			"heaptap status 4711 --tree", "and its children",
@@ -80,6 +81,10 @@ func (a *app) showStatus(s *profiler.Status) {
 	}
 	hang(a.Stdout, "state    ", plain, meaning, width)
 
+	if s.OnSignal != nil {
+		hang(a.Stdout, "signal   ", plain, printable(outletText(s.OnSignal)), width)
+	}
+
 	if len(s.Totals) > 0 {
 		a.showNumbers(s)
 	}
@@ -92,6 +97,31 @@ func (a *app) showStatus(s *profiler.Status) {
 	if hint != "" {
 		a.hint(hint)
 	}
+}
+
+// outletText tells how it stands with files upon a signal.
+func outletText(o *profiler.OutletStatus) string {
+	text := profiler.SignalName(o.Signal)
+	switch o.Place {
+	case profiler.Foreign:
+		return text + ": foreign: the program has put something else in the place of heaptap's handler; it writes no file"
+	case profiler.PlaceUnknown:
+		text += " (whether heaptap's handler is still in place is not known)"
+	}
+	text += fmt.Sprintf(" has it write %s; %s written", o.Pattern, plural(o.Written, "file", "files"))
+	if o.Last != "" {
+		text += ", the last is " + o.Last
+	}
+	if o.Failed > 0 {
+		text += fmt.Sprintf("; %d could not be", o.Failed)
+	}
+	if o.Error != nil {
+		text += fmt.Sprintf(", the last since: %v", o.Error)
+	}
+	if o.Passed > 0 {
+		text += fmt.Sprintf("; %s came while one was being written", plural(o.Passed, "signal", "signals"))
+	}
+	return text
 }
 
 // showNumbers shows what is counted and what the counting takes.

@@ -58,7 +58,11 @@ func (a *app) topCommand() *cobra.Command {
 			if !ok {
 				return wrongUse(c, "--by %s: one of %s", by, strings.Join(watchedNames(), ", "))
 			}
-			view, err := a.view(c, &native, pid)
+			teller := *a
+			if !plain {
+				teller.Stderr = io.Discard // notes would stand in the middle of the screen
+			}
+			view, err := teller.view(c, &native, pid)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -290,6 +291,10 @@ func (a *app) dumpTree(ctx context.Context, pid int, path string, o profiler.Dum
 // endTree detaches from all processes of a tree.
 func (a *app) endTree(ctx context.Context, e ending, pid int, asJSON bool) error {
 	list, err := e.doTree(ctx, pid)
+	if e.untracked != "" && errors.Is(err, profiler.ErrNotTracked) {
+		a.note(e.untracked)
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
