@@ -64,6 +64,8 @@ func victim(spec string) error {
 		_, err = Attach(ctx, pid, AttachOptions{Follow: true})
 	case "hold":
 		_, err = Attach(ctx, pid, AttachOptions{Hold: true, named: true})
+	case "follow-on":
+		err = Follow(ctx, pid, FollowOptions{Attach: AttachOptions{Follow: true}, Tell: func(FollowEvent) error { return nil }})
 	case "dump":
 		_, err = TakeDump(ctx, pid, DumpOptions{})
 	case "detach":

@@ -359,6 +359,78 @@ func TestForkAtEachPoint(t *testing.T) {
 	tg.Challenge()
 }
 
+// TestKilledFollowing: children that execute a Python, fork and end, all the time, are followed by heaptaps that are killed
+// at random instants. Each child computes right and ends as it should.
+func TestKilledFollowing(t *testing.T) {
+	t.Parallel()
+	const program = `
+import subprocess, sys, threading
+
+code = '''
+import json, os, sys, threading
+items = {str(i): [i] * 3 for i in range(3000)}
+assert json.loads(json.dumps(items)) == items
+t = threading.Thread(target=lambda: [str(i) for i in range(2000)])
+t.start()
+t.join()
+if os.fork() == 0:
+    x = [str(i) for i in range(3000)]
+    os._exit(3 if x[-1] == "2999" else 1)
+assert os.wait()[1] >> 8 == 3
+sys.exit(7)
+'''
+codes = []
+
+def run(n):
+    for _ in range(n):
+        codes.append(subprocess.call([sys.executable, "-c", code]))
+
+def churn(threads, n):
+    all = [threading.Thread(target=run, args=(n,)) for _ in range(threads)]
+    for t in all: t.start()
+    for t in all: t.join()
+    return len(codes), set(codes)
+`
+	tg := pytarget.Start(t, debian(t), program, pytarget.Options{})
+	rnd := newRand(t)
+	ended := make(chan string)
+	n := times(t, 20)
+	go func() {
+		got, err := tg.Try(fmt.Sprintf("churn(3, %d)", n))
+		if err != nil {
+			got = err.Error()
+		}
+		ended <- got
+	}()
+	kills := 0
+	for {
+		heaptap := victimCommand(t, "follow-on", tg.Pid())
+		if err := heaptap.Start(); err != nil {
+			t.Fatal(err)
+		}
+		letRun(t, rnd, 300*time.Millisecond)
+		if err := heaptap.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		heaptap.Wait()
+		kills++
+		select {
+		case got := <-ended:
+			if want := fmt.Sprintf("(%d, {7})", 3*n); got != want {
+				t.Errorf("the children ended with %s, not %s", got, want)
+			}
+			t.Logf("%d kills", kills)
+			if _, err := RepairTree(t.Context(), tg.Pid()); err != nil && !errors.Is(err, ErrNotTracked) {
+				t.Error(err)
+			}
+			mustBeUntracked(t, tg.Pid())
+			tg.Challenge()
+			return
+		default:
+		}
+	}
+}
+
 // TestKilledTree: a heaptap is killed in the midst of an attach whose target has forked meanwhile. Both run on, right, and
 // both are repaired.
 func TestKilledTree(t *testing.T) {
