@@ -47,7 +47,7 @@ notes = hex(lib.stacks_notes())
 
 // TestNativeStacks: each block's stack has the frames that libgcc's unwinder found at the call that allocated it, to the
 // thread's first function, with Python frames where it found the interpreter's evaluation function, and nowhere else. In
-// a library that is loaded after the attach, too, when a dump has been there.
+// a library that is loaded after the attach, too, when a dump or who holds the tables has been there.
 func TestNativeStacks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -56,21 +56,30 @@ func TestNativeStacks(t *testing.T) {
 		if in.Root != "" || in.Embedded { // the library is not there; the first call is another
 			continue
 		}
-		for _, late := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/late=%v", in.Name, late), func(t *testing.T) {
+		for _, loaded := range []string{"before", "after", "held"} {
+			t.Run(in.Name+"/"+loaded, func(t *testing.T) {
 				t.Parallel()
 				seed := rand.Uint64() >> 1
 				t.Logf("seed %d", seed)
 				tg := pytarget.Start(t, in, "", pytarget.Options{})
-				if !late {
+				if loaded == "before" {
 					tg.ExecFile("stacks.py", fmt.Sprintf(stacksProgram, lib))
 				}
-				if _, err := Attach(t.Context(), tg.Pid(), AttachOptions{Native: true}); err != nil {
+				at, err := Attach(t.Context(), tg.Pid(), AttachOptions{Native: true, Hold: loaded == "held"})
+				if err != nil {
 					t.Fatal(err)
 				}
-				if late {
+				if loaded != "before" {
 					tg.ExecFile("stacks.py", fmt.Sprintf(stacksProgram, lib))
+				}
+				switch loaded {
+				case "after":
 					mustDump(t, tg.Pid())
+				case "held":
+					defer at.Held.Close()
+					if end, err := at.Held.Look(0); err != nil || end != "" {
+						t.Fatal(end, err)
+					}
 				}
 				tg.Exec(fmt.Sprintf("work(%d, 1000)", seed))
 				tg.Exec(fmt.Sprintf("work_in_thread(%d, 1000)", seed+1))
