@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -258,7 +259,20 @@ func (o Observation) lasting(other Observation, masks map[string]bool) Observati
 func (tg *Target) Observe(words Words) Observation {
 	tg.t.Helper()
 	inside := tg.lookInside()
+	tg.awaitReading()
 	return tg.lookOutside(inside, words)
+}
+
+// awaitReading waits until the target, which has answered, waits for the next question: on its way there it allocates.
+// One that is kept from it by its own threads is not waited for long.
+func (tg *Target) awaitReading() {
+	const read = "0 " // as /proc/PID/syscall begins, on x86-64
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		call, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tg.Pid()))
+		if err != nil || strings.HasPrefix(string(call), read) {
+			return
+		}
+	}
 }
 
 func (tg *Target) lookInside() *InsideView {
