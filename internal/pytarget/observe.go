@@ -263,13 +263,13 @@ func (tg *Target) Observe(words Words) Observation {
 	return tg.lookOutside(inside, words)
 }
 
-// awaitReading waits until the target, which has answered, waits for the next question: on its way there it allocates.
-// One that is kept from it by its own threads is not waited for long.
+// awaitReading waits until the target, which has answered, waits for the next question, or for whatever its situation has
+// it wait for: on its way there it allocates.
 func (tg *Target) awaitReading() {
-	const read = "0 " // as /proc/PID/syscall begins, on x86-64
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); runtime.Gosched() {
 		call, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tg.Pid()))
-		if err != nil || strings.HasPrefix(string(call), read) {
+		const write = "1 " // on x86-64
+		if err != nil || !strings.HasPrefix(string(call), write) && !strings.HasPrefix(string(call), "running") {
 			return
 		}
 	}
