@@ -98,7 +98,7 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 		if all, known := bound[l.Dynamic]; known {
 			e := agent.Loaded{Map: uint64(l.At), Dynamic: uint64(l.Dynamic)}
 			if !all {
-				e.Again = 1
+				e.Again = 2 // it is not new
 			}
 			if own[l.Dynamic] {
 				e.Own = 1

@@ -174,13 +174,19 @@ static int module_read(struct module *m, const struct link_map *l)
 	return 0;
 }
 
+/* How a module is looked at. */
+struct look {
+	int first; /* it has just been loaded */
+	int own;   /* it may be bound otherwise than the process's own scope is */
+};
+
 static int is_stub(u64 address) { return address - T->image < HT_FLAG_OFFSET; }
 
 /*
  * One relocation of a symbol. Returns 1 when its slot is none of ours, or hooked, and 0 when it is not bound yet: then
  * only the loader knows to what it will be.
  */
-static int relocation_look(const struct module *m, const struct relocation *r, int jumps, int own)
+static int relocation_look(const struct module *m, const struct relocation *r, int jumps, struct look how)
 {
 	const struct symbol *s = (const struct symbol *)m->symbols + (r->info >> 32);
 	const struct ht_name *name = name_known((const u8 *)m->strings + s->name);
@@ -201,12 +207,12 @@ static int relocation_look(const struct module *m, const struct relocation *r, i
 	/* The module's PLT lies before its data. This is its address in the file: not relocated. */
 	if (value < r->offset)
 		return 0;
-	/* A variable of the program's, which holds something else by now. */
-	if (in_data((u32)r->info))
+	/* A variable of the program's, which may hold something else by now. */
+	if (in_data((u32)r->info) && !how.first)
 		return 1;
 	/* Led back into the module's own code by way of its PLT. */
 	if (value >= m->bias && value < slot && (!s->section || jumps)) {
-		if (own || !name->usual || s->section)
+		if (how.own || !name->usual || s->section)
 			return 0;
 		slot_hook(slot, function, LOAD(&T->native[function][name->usual - 1]), value);
 		return 1;
@@ -216,7 +222,7 @@ static int relocation_look(const struct module *m, const struct relocation *r, i
 }
 
 /* Looks at all slots of a module; returns 0 when some were not bound yet. */
-static int module_look(const struct module *m, int own)
+static int module_look(const struct module *m, struct look how)
 {
 	int all = 1;
 	for (u32 k = 0; k < 2; k++) {
@@ -224,7 +230,7 @@ static int module_look(const struct module *m, int own)
 		u64 size = r ? m->sizes[k] / sizeof *r : 0;
 		for (u64 i = k ? 0 : m->relative; i < size && i < RELOCATIONS_MOST; i++)
 			if (fills_slot((u32)r[i].info) && r[i].info >> 32 && !r[i].addend)
-				all &= relocation_look(m, r + i, k == 1, own);
+				all &= relocation_look(m, r + i, k == 1, how);
 	}
 	return all;
 }
@@ -267,7 +273,7 @@ static void namespace_look(u64 map, u32 look, int own)
 		known->look = look;
 		/* What is not bound after so many looks may never be, and each costs time. */
 		if (known->again && known->again <= LOOKS_MOST)
-			known->again = module_read(&m, l) && !module_look(&m, known->own) ? known->again + 1 : 0;
+			known->again = module_read(&m, l) && !module_look(&m, (struct look){known->again == 1, known->own}) ? known->again + 1 : 0;
 	}
 }
 
