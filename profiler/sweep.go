@@ -78,6 +78,7 @@ func (t *target) sweep(ctx context.Context, a *placed, d *Detachment) (why strin
 		if err := s.search(d); err != nil {
 			return "", err
 		}
+		fault.Point("detach/searched")
 		s.fresh = true
 		for more := true; more; s.fresh = false {
 			var out outcome
@@ -229,7 +230,6 @@ func (s *sweep) stopped(on *call.Session, threads []call.StoppedThread) (outcome
 			return outcome{}, err
 		}
 		s.copies = s.copies[n:]
-		fault.Point("detach/copies")
 	}
 	for _, th := range threads {
 		did, err := on.Substitute(th.Tid, s.originals)
