@@ -13,9 +13,12 @@ const (
 	CodeDomain        = 0x4
 	CodeFirst         = 0x5
 	CodeNone          = 0x0
+	CodeObject        = 0x80000000
 	CodeRoot          = 0x1
 	CodeUnknown       = 0x3
 	CommandBytes      = 0x400
+	CutDepth          = 0x0
+	CutNative         = 0x1
 	Domains           = 0x6
 	DomainBits        = 0x3
 	DomainShift       = 0x3b
@@ -23,11 +26,15 @@ const (
 	EndingNot         = 0x0
 	EndingSeen        = 0x2
 	EndingWaits       = 0x1
+	EntryEach         = 0x0
+	EntryFlag         = 0x1
+	EntryShim         = 0x2
 	EpochBits         = 0x16
 	EpochCoarse       = 0x10
 	EpochFine         = 0x200000
 	EpochLast         = 0x3fffff
 	EpochShift        = 0x25
+	Evaluations       = 0x8
 	File              = 0x5
 	FileMagic         = 0x6c62617470616568
 	FilterFull        = 0xff
@@ -79,6 +86,7 @@ const (
 	OutletRead        = 0x2
 	OutletSet         = 0x2
 	PatternBytes      = 0x400
+	PlacesLog2        = 0xe
 	PythonDomains     = 0x3
 	Raw               = 0x0
 	Realloc           = 0x2
@@ -256,6 +264,17 @@ type Ledger struct {
 
 var _ [32]byte = [unsafe.Sizeof(Ledger{})]byte{}
 
+// Loaded is struct ht_loaded of abi.h.
+type Loaded struct {
+	Map     uint64
+	Dynamic uint64
+	Look    uint32
+	Again   uint16
+	Own     uint16
+}
+
+var _ [24]byte = [unsafe.Sizeof(Loaded{})]byte{}
+
 // Mapping is struct ht_mapping of abi.h.
 type Mapping struct {
 	Start  uint64
@@ -270,14 +289,24 @@ var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
 
 // Module is struct ht_module of abi.h.
 type Module struct {
-	Map     uint64
-	Dynamic uint64
-	Look    uint32
-	Again   uint16
-	Own     uint16
+	Start    uint64
+	End      uint64
+	Bias     uint64
+	Rows     uint64
+	RowCount uint32
+	Object   uint32
+	Dynamic  uint64
 }
 
-var _ [24]byte = [unsafe.Sizeof(Module{})]byte{}
+var _ [48]byte = [unsafe.Sizeof(Module{})]byte{}
+
+// Modules is struct ht_modules of abi.h.
+type Modules struct {
+	Count      uint32
+	Generation uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Modules{})]byte{}
 
 // Name is struct ht_name of abi.h.
 type Name struct {
@@ -287,6 +316,19 @@ type Name struct {
 }
 
 var _ [16]byte = [unsafe.Sizeof(Name{})]byte{}
+
+// NativeFrame is struct ht_native_frame of abi.h.
+type NativeFrame struct {
+	Slot   uint64
+	Pc     uint64
+	Fp     uint64
+	Node   uint32
+	Python uint16
+	Flags  uint8
+	Saved  uint8
+}
+
+var _ [32]byte = [unsafe.Sizeof(NativeFrame{})]byte{}
 
 // Node is struct ht_node of abi.h.
 type Node struct {
@@ -298,6 +340,14 @@ type Node struct {
 }
 
 var _ [20]byte = [unsafe.Sizeof(Node{})]byte{}
+
+// Object is struct ht_object of abi.h.
+type Object struct {
+	Path    Blob
+	BuildId Blob
+}
+
+var _ [32]byte = [unsafe.Sizeof(Object{})]byte{}
 
 // Outlet is struct ht_outlet of abi.h.
 type Outlet struct {
@@ -320,6 +370,14 @@ type Outlet struct {
 }
 
 var _ [3344]byte = [unsafe.Sizeof(Outlet{})]byte{}
+
+// Place is struct ht_place of abi.h.
+type Place struct {
+	Check uint64
+	Value uint64
+}
+
+var _ [16]byte = [unsafe.Sizeof(Place{})]byte{}
 
 // Point is struct ht_point of abi.h.
 type Point struct {
@@ -350,6 +408,14 @@ type Range struct {
 
 var _ [16]byte = [unsafe.Sizeof(Range{})]byte{}
 
+// Row is struct ht_row of abi.h.
+type Row struct {
+	Start uint32
+	Rule  uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Row{})]byte{}
+
 // Section is struct ht_section of abi.h.
 type Section struct {
 	Offset uint64
@@ -367,6 +433,21 @@ type Sigaction struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Sigaction{})]byte{}
+
+// Stacks is struct ht_stacks of abi.h.
+type Stacks struct {
+	Modules    uint64
+	MainLow    uint64
+	MainHigh   uint64
+	Evaluation [8][2]uint64
+	EntryKind  uint32
+	EntryFlag  uint32
+	Capacity   uint32
+	MayRead    uint32
+	Reserved   [4]uint64
+}
+
+var _ [200]byte = [unsafe.Sizeof(Stacks{})]byte{}
 
 // Stat is struct ht_stat of abi.h.
 type Stat struct {
@@ -394,7 +475,8 @@ type Tables struct {
 	Owner          uint64
 	OwnerStart     uint64
 	Original       [3][4]uint64
-	Pad0           [4]uint64
+	NativeStacks   uint64
+	Pad0           [3]uint64
 	Config         Config
 	Pad1           [4]uint64
 	Live           uint64
@@ -424,6 +506,11 @@ type Tables struct {
 	Modules        Window
 	Before         Window
 	Outlet         Window
+	Natives        Window
+	Places         Window
+	Objects        Window
+	ObjectNames    Window
+	Rows           Window
 	Spare          [2]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
@@ -461,45 +548,54 @@ type Tables struct {
 	Ending         uint32
 	EndingKeeper   uint32
 	Reserved       [11]uint64
+	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [165]uint64
+	Pad7           [120]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
 
 // Thread is struct ht_thread of abi.h.
 type Thread struct {
-	Pointer        uint64
-	Tstate         uint64
-	TstateId       uint64
-	Depth          uint32
-	Root           uint32
-	Frames         uint32
-	CodeGeneration uint32
-	NodesNext      uint64
-	NodesEnd       uint64
-	Buckets        uint64
-	BucketMask     uint32
-	NodeCount      uint32
-	UntilSample    int64
-	Random         uint64
-	Tid            uint32
-	Lives          uint32
-	Name           [16]uint8
-	UnseenFrees    uint64
-	Lost           uint64
-	Nested         uint64
-	Count          [8]Count
-	RecentNext     uint64
-	Recent         [8]uint64
-	OwnScope       uint64
-	LoaderStack    uint64
-	LoaderBack     uint64
-	LiveOther      uint64
-	Reserved       [2]uint64
+	Pointer          uint64
+	Tstate           uint64
+	TstateId         uint64
+	Depth            uint32
+	Root             uint32
+	Frames           uint32
+	CodeGeneration   uint32
+	NodesNext        uint64
+	NodesEnd         uint64
+	Buckets          uint64
+	BucketMask       uint32
+	NodeCount        uint32
+	UntilSample      int64
+	Random           uint64
+	Tid              uint32
+	Lives            uint32
+	Name             [16]uint8
+	UnseenFrees      uint64
+	Lost             uint64
+	Nested           uint64
+	Count            [8]Count
+	RecentNext       uint64
+	Recent           [8]uint64
+	OwnScope         uint64
+	LoaderStack      uint64
+	LoaderBack       uint64
+	LiveOther        uint64
+	StackLow         uint64
+	StackHigh        uint64
+	Natives          uint32
+	NativeGeneration uint32
+	NativeBase       uint32
+	NativeEnd        uint32
+	NativeLeft       uint32
+	NativePad        uint32
+	Reserved         [5]uint64
 }
 
-var _ [512]byte = [unsafe.Sizeof(Thread{})]byte{}
+var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}
 
 // Window is struct ht_window of abi.h.
 type Window struct {

@@ -95,7 +95,7 @@ func WriteSlots(w mem.Writer, a mem.Addr, h *Tables, slots []Ledger) error {
 }
 
 // WriteModules does the same with the modules that need not be looked at.
-func WriteModules(w mem.Writer, a mem.Addr, h *Tables, modules []Module) error {
+func WriteModules(w mem.Writer, a mem.Addr, h *Tables, modules []Loaded) error {
 	return writeWindow(w, a, &h.Modules, mem.Addr(unsafe.Offsetof(h.Modules)), modules)
 }
 

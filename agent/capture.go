@@ -27,7 +27,9 @@ type Capture struct {
 	mappings           []byte
 	leaves, bases      []byte
 	codes, arena       []byte
-	leafByBase         map[uint64]int
+
+	objects, objectNames []byte
+	leafByBase           map[uint64]int
 }
 
 // Block is one live block.
@@ -84,9 +86,12 @@ func (c *Capture) CopyNames(r mem.Reader, a mem.Addr, limit uint64) error {
 	if err := r.ReadAt(bytesOf(fresh), a); err != nil {
 		return err
 	}
-	codes, arena := h.Codes, h.Arena
-	codes.Next, arena.Next = fresh.Codes.Next, fresh.Arena.Next
-	return copyWindows(r, a, h.Size, &limit, []window{{&c.codes, codes, uint64(unsafe.Sizeof(Code{}))}, {&c.arena, arena, 1}})
+	codes, arena, objects, names := h.Codes, h.Arena, h.Objects, h.ObjectNames
+	codes.Next, arena.Next, objects.Next, names.Next = fresh.Codes.Next, fresh.Arena.Next, fresh.Objects.Next, fresh.ObjectNames.Next
+	return copyWindows(r, a, h.Size, &limit, []window{
+		{&c.codes, codes, uint64(unsafe.Sizeof(Code{}))}, {&c.arena, arena, 1},
+		{&c.objects, objects, uint64(unsafe.Sizeof(Object{}))}, {&c.objectNames, names, 1},
+	})
 }
 
 // ReadThreads reads the threads' records of the tables at a, of which h is the header.
@@ -340,15 +345,19 @@ func (c *Capture) Codes() []Code { return view[Code](c.codes) }
 
 // Bytes returns the data of a blob: Length times Kind bytes, or nothing for an absent one.
 func (c *Capture) Bytes(b Blob) ([]byte, error) {
-	n := uint64(b.Length) * uint64(b.Kind)
+	return within(c.arena, c.Header.Arena.Offset, b)
+}
+
+// within is a blob's data in a window's copy; base is the window's offset.
+func within(window []byte, base uint64, b Blob) ([]byte, error) {
+	n, size := uint64(b.Length)*uint64(b.Kind), uint64(len(window))
 	if n == 0 {
 		return nil, nil
 	}
-	base := c.Header.Arena.Offset
-	if b.Offset < base || b.Offset-base > uint64(len(c.arena)) || n > uint64(len(c.arena))-(b.Offset-base) {
+	if b.Offset < base || b.Offset-base > size || n > size-(b.Offset-base) {
 		return nil, badTables("string of %d bytes at %#x", n, b.Offset)
 	}
-	return c.arena[b.Offset-base:][:n], nil
+	return window[b.Offset-base:][:n], nil
 }
 
 // AddResident notes in the tables at a, of which h is the header, that the process had so many bytes in memory at an

@@ -52,12 +52,15 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	h.TimelineStep = 1
 	place(&h.SlotsHooked, share(64<<10, 1<<10, mostSlots), uint64(unsafe.Sizeof(Ledger{})), 0)
 	place(&h.Mappings, share(64<<10, 1<<10, mostMappings), uint64(unsafe.Sizeof(Mapping{})), 0)
-	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Module{})), 0)
+	place(&h.Modules, share(256<<10, 1<<10, mostModules), uint64(unsafe.Sizeof(Loaded{})), 0)
 	place(&h.Before, share(64<<10, 1<<10, mostBefore), uint64(unsafe.Sizeof(Range{})), 0)
 	place(&h.Outlet, 1, outletSize, 1)
 	h.Outlet.Kept = uint32(outletSize)
-	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), uint32(unsafe.Sizeof(Module{}))
+	h.SlotsHooked.Kept, h.Modules.Kept = uint32(unsafe.Sizeof(Ledger{})), uint32(unsafe.Sizeof(Loaded{}))
 	h.Before.Kept = uint32(rangeSize)
+	if h.NativeStacks != 0 {
+		h.planNativeStacks(place, share, threads)
+	}
 	place(&h.Codes, share(64, 1<<20, 1<<27)/uint64(unsafe.Sizeof(Code{})), uint64(unsafe.Sizeof(Code{})), CodeFirst)
 	place(&h.Arena, share(16, 2<<20, 4<<30), 1, 64)
 	place(&h.Filter, 1<<FilterLog2, 1, 0)
@@ -69,6 +72,17 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	place(&h.Leaves, leaves, leafSize, 1)
 	h.Size = at
 	return at
+}
+
+// planNativeStacks makes room for walks of native frames.
+func (h *Tables) planNativeStacks(place func(*Window, uint64, uint64, uint64), share func(part, lo, hi uint64) uint64, threads uint64) {
+	h.Stacks.Capacity = uint32(share(8<<20, 1<<8, 1<<12))
+	place(&h.Natives, threads, 2*uint64(h.Stacks.Capacity)*uint64(unsafe.Sizeof(NativeFrame{})), 0)
+	place(&h.Places, 1<<PlacesLog2, uint64(unsafe.Sizeof(Place{})), 0)
+	place(&h.Objects, share(256<<10, 1<<8, 1<<13), uint64(unsafe.Sizeof(Object{})), 0)
+	place(&h.ObjectNames, share(1<<10, 1<<14, 1<<22), 1, 0)
+	place(&h.Rows, share(32, 1<<20, 1<<29), 1, 8) // offset 0 of a list of modules would be none
+	h.Objects.Kept, h.ObjectNames.Kept, h.Rows.Kept = uint32(unsafe.Sizeof(Object{})), 1, 1
 }
 
 func floorPow2(n uint64) uint64 {

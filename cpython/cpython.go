@@ -77,6 +77,8 @@ type Interpreter struct {
 	// ThisThreadState (PyGILState_GetThisThreadState) gives this thread's own state, attached or not.
 	CurrentThreadState, ThisThreadState mem.Addr
 
+	Evaluation mem.Addr // the evaluation function, _PyEval_EvalFrameDefault; 0 where it has no symbol
+
 	roots roots
 }
 

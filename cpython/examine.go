@@ -266,6 +266,9 @@ func (c *candidate) functions(in *Interpreter) error {
 		return c.unsupported("%s defines none of %s", c.id.Module.Path, strings.Join(getters[:], ", "))
 	}
 	var err error
+	if in.Evaluation, _, err = c.symbols.find(symEvaluation); err != nil {
+		return err
+	}
 	if in.ThisThreadState, err = c.address(symThisThread); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 // Names looked up in an interpreter's module, beside those of [getters].
 const (
+	symEvaluation  = "_PyEval_EvalFrameDefault"
 	symGetVersion  = "Py_GetVersion"
 	symVersion     = "Py_Version"
 	symRuntime     = "_PyRuntime"
@@ -216,7 +217,7 @@ func (s *symbols) has(names ...string) (bool, error) {
 }
 
 func allNames() []string {
-	names := []string{symGetVersion, symVersion, symRuntime, symCodeType, symTypeType, symStrType,
+	names := []string{symEvaluation, symGetVersion, symVersion, symRuntime, symCodeType, symTypeType, symStrType,
 		symThisThread, symDebugBuild, symFreeThread,
 		symHead, symInitialized, symFinalizing}
 	return append(append(names, getters[:]...), wrappers[:]...)

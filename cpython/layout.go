@@ -38,6 +38,16 @@ const (
 	InstrPointer                        // pointer into co_code_adaptive (from 3.11)
 )
 
+// EntryKind says how the outermost of the frames that one call of the interpreter's evaluation function evaluates is known.
+type EntryKind uint8
+
+// The kinds of entry.
+const (
+	EntryEach EntryKind = iota + 1 // each frame has a call of its own (to 3.10)
+	EntryFlag                      // FrameLayout.EntryFlag is not 0 (3.11)
+	EntryShim                      // its caller is a shim, which is a variable of that call (from 3.12)
+)
+
 // LineFormat says how a code object's table maps instructions to lines.
 type LineFormat uint8
 
@@ -114,6 +124,8 @@ type FrameLayout struct {
 	OwnerSkip uint8  // an owner of this value or more is a shim, not a Python frame
 	OwnerGen  uint8  // the owner that means: belongs to a generator or coroutine
 	TLBCIndex Offset // 4 bytes; free-threaded only
+	Entry     EntryKind
+	EntryFlag Offset // 1 byte; 3.11 only
 }
 
 // CodeLayout is PyCodeObject. A frame that has not reached FirstTraceable (in code units) and is no generator's is

@@ -8,7 +8,7 @@ import (
 // Every supported release has a layout whose necessary fields are known, and no other release has one.
 func TestLayoutsAreComplete(t *testing.T) {
 	optional := map[string]bool{"Interpreter.ID": true, "Thread.NativeID": true, "Thread.ID": true,
-		"Frame.TLBCIndex": true, "Frame.Owner": true,
+		"Frame.TLBCIndex": true, "Frame.Owner": true, "Frame.EntryFlag": true,
 		"Code.Qualname": true, "Code.FirstTraceable": true, "Code.Adaptive": true,
 		"Dict.KeysSize": true, "Dict.KeysLog2Index": true, "Dict.KeysKind": true, "Owner.ByteArray": true,
 		"Thread.Frame": true, "Thread.CFrame": true, "Thread.CFrameCurrent": true}
@@ -41,6 +41,9 @@ func TestLayoutsAreComplete(t *testing.T) {
 			if l.Dict.KeysSize.Known == l.Dict.KeysLog2Index.Known || l.Dict.KeysLog2Index.Known != l.Dict.KeysKind.Known ||
 				l.Owner.ByteArray.Known != (minor <= 14) {
 				t.Errorf("%v: %+v %+v", v, l.Dict, l.Owner)
+			}
+			if l.Frame.Entry < EntryEach || l.Frame.EntryFlag.Known != (l.Frame.Entry == EntryFlag) {
+				t.Errorf("%v: %+v", v, l.Frame)
 			}
 			if hasOwner := minor >= 11; l.Frame.Owner.Known != hasOwner || l.Code.Adaptive.Known != hasOwner ||
 				(l.Frame.InstrKind == InstrPointer) != hasOwner {

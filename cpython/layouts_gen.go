@@ -150,30 +150,33 @@ var threadRows = []row[ThreadLayout]{
 var frameRows = []row[FrameLayout]{
 	{
 		first: release(3, 6, 0), last: release(3, 6, 15),
-		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(120), InstrSize: 4, InstrKind: InstrByteIndex},
+		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(120), InstrSize: 4,
+			InstrKind: InstrByteIndex, Entry: EntryEach},
 	},
 	{
 		first: release(3, 7, 0), last: release(3, 9, 20),
-		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(104), InstrSize: 4, InstrKind: InstrByteIndex},
+		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(104), InstrSize: 4,
+			InstrKind: InstrByteIndex, Entry: EntryEach},
 	},
 	{
 		first: release(3, 10, 0), last: release(3, 10, 15),
-		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(96), InstrSize: 4, InstrKind: InstrUnitIndex},
+		layout: FrameLayout{Previous: at(24), Code: at(32), Instr: at(96), InstrSize: 4, InstrKind: InstrUnitIndex,
+			Entry: EntryEach},
 	},
 	{
 		first: release(3, 11, 0), last: release(3, 11, 10),
 		layout: FrameLayout{Previous: at(48), Code: at(32), Instr: at(56), InstrSize: 8, InstrKind: InstrPointer,
-			Owner: at(69), OwnerSkip: 3, OwnerGen: 1},
+			Owner: at(69), OwnerSkip: 3, OwnerGen: 1, EntryFlag: at(68), Entry: EntryFlag},
 	},
 	{
 		first: release(3, 12, 0), last: release(3, 13, 18),
 		layout: FrameLayout{Previous: at(8), Code: at(0), Instr: at(56), InstrSize: 8, InstrKind: InstrPointer,
-			Owner: at(70), OwnerSkip: 3, OwnerGen: 1},
+			Owner: at(70), OwnerSkip: 3, OwnerGen: 1, Entry: EntryShim},
 	},
 	{
 		first: release(3, 14, 0), last: release(3, 15, 2),
 		layout: FrameLayout{Previous: at(8), Code: at(0), CodeMask: 3, Instr: at(56), InstrSize: 8,
-			InstrKind: InstrPointer, Owner: at(74), OwnerSkip: 3, OwnerGen: 1},
+			InstrKind: InstrPointer, Owner: at(74), OwnerSkip: 3, OwnerGen: 1, Entry: EntryShim},
 	},
 }
 

@@ -15,6 +15,7 @@ const Unlimited = math.MaxUint64
 type Limits struct {
 	AddressSpace uint64 // RLIMIT_AS
 	FileSize     uint64 // RLIMIT_FSIZE
+	Stack        uint64 // RLIMIT_STACK
 }
 
 // Limits reads /proc/PID/limits.
@@ -27,9 +28,11 @@ func (p *Process) Limits() (Limits, error) {
 }
 
 func parseLimits(text string) (Limits, error) {
-	l := Limits{AddressSpace: Unlimited, FileSize: Unlimited}
+	l := Limits{AddressSpace: Unlimited, FileSize: Unlimited, Stack: Unlimited}
 	for line := range strings.Lines(text) {
-		for name, to := range map[string]*uint64{"Max address space": &l.AddressSpace, "Max file size": &l.FileSize} {
+		for name, to := range map[string]*uint64{
+			"Max address space": &l.AddressSpace, "Max file size": &l.FileSize, "Max stack size": &l.Stack,
+		} {
 			rest, ok := strings.CutPrefix(line, name)
 			if !ok {
 				continue

@@ -45,6 +45,7 @@ type AttachOptions struct {
 	// A block is temporary when it is freed within so many allocations of its thread; up to MostTemporary. 0: none
 	// is. Sampling cannot tell.
 	Temporary int
+	Native    bool // stacks with the frames of machine code, Python's in the place of the interpreter's evaluations
 	Follow    bool // forked children get tables of their own, and so do theirs
 	// Hold keeps the tables for us, so that they outlive the process: Attachment.Held.
 	Hold bool

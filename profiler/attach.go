@@ -145,6 +145,7 @@ type placing struct {
 	base   mem.Addr
 	ledger []inject.Word // as in the header
 	native nativePlan
+	code   []agent.CodeModule // what to unwind native frames by; nil: they are not wanted
 }
 
 // prepareAgent does everything that needs no stop.
@@ -183,6 +184,11 @@ func prepareAgent(t *target, in *cpython.Interpreter, o AttachOptions) (*placing
 	}
 	if err := pl.planNative(modules, domainsOf(o.Domains)); err != nil {
 		return nil, err
+	}
+	if o.Native {
+		if err := pl.planFrames(modules); err != nil {
+			return nil, err
+		}
 	}
 	if err := pl.planMemory(status, o.Follow); err != nil {
 		return nil, err
@@ -325,6 +331,9 @@ func (pl *placing) hook(domains []Domain) error {
 		}
 	}
 	if err := pl.writeNative(); err != nil {
+		return err
+	}
+	if err := pl.publishFrames(); err != nil {
 		return err
 	}
 	fault.Point("attach/ledger")

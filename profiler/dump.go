@@ -99,13 +99,20 @@ func (t *target) capture(
 	if err := copyTables(); err != nil {
 		return taken, err
 	}
-	if !o.NoPause {
+	if o.NoPause {
+		if err := t.refreshUnlocked(a); err != nil {
+			return taken, err
+		}
+	} else {
 		// A detach that meets a thread held by us has to stop half way: it comes before or after.
 		unlock, err := t.lock()
 		if err != nil {
 			return taken, err
 		}
 		defer unlock()
+		if err := t.refreshFrames(a); err != nil {
+			return taken, err
+		}
 		plan, err := call.Prepare(t.proc, call.Options{})
 		if err != nil {
 			return taken, err

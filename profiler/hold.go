@@ -32,6 +32,8 @@ type Held struct {
 	notes   []string
 	atEnd   *Dump // as the interpreter began to end; nil: it has not, or could not be looked at
 	close   func() error
+
+	modulesLooks uint64 // of the agent's that native stacks know of
 }
 
 // End is why there is nothing more to watch.
@@ -160,7 +162,7 @@ func (h *Held) Look(limit time.Duration) (End, error) {
 	_, err = agent.ReadHeader(h.memory, h.at)
 	switch {
 	case err == nil:
-		h.lookAtEnd()
+		h.attend()
 		return "", nil
 	case !errors.Is(err, proc.ErrGone):
 		return Released, nil
@@ -174,6 +176,30 @@ func (h *Held) Look(limit time.Duration) (End, error) {
 
 // deadNote is what every snapshot of a dead process says.
 const deadNote = "types of objects are not known: they are read from the process's memory, which is gone"
+
+// attend does what the process needs us for while we stay.
+func (h *Held) attend() {
+	h.lookAtEnd()
+	h.lookAtModules()
+}
+
+// lookAtModules has native stacks found in modules that were loaded since the last look. What fails shows as stacks that
+// end early, and is tried again.
+func (h *Held) lookAtModules() {
+	header, err := agent.ReadHeader(h.memory, h.at)
+	if err != nil || header.NativeStacks == 0 || header.ModulesLooks == h.modulesLooks {
+		return
+	}
+	t, err := open(h.pid)
+	if err != nil {
+		return
+	}
+	defer t.close()
+	a, err := t.tracking()
+	if err == nil && a.tablesAt() == h.at && t.refreshUnlocked(a) == nil {
+		h.modulesLooks = header.ModulesLooks
+	}
+}
 
 // lookAtEnd makes a snapshot of a process whose interpreter waits at its end. What fails is as if it had not waited.
 func (h *Held) lookAtEnd() {

@@ -54,6 +54,9 @@ func TestEveryPointIsHit(t *testing.T) {
 	hit := map[string]bool{}
 	for range 2 {
 		for _, verb := range verbs {
+			if verb == "detach" { // tracemalloc leaves copies of hooks behind
+				tg.Exec("import tracemalloc; tracemalloc.start(); tracemalloc.stop()")
+			}
 			for _, p := range pointsOf(t, tg, verb) {
 				hit[p.name] = true
 			}

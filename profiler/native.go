@@ -20,7 +20,7 @@ import (
 type nativePlan struct {
 	functions [agent.NativeFunctions]bool // that are wanted
 	slots     []nativeSlot
-	modules   []agent.Module // which the agent need not look at
+	modules   []agent.Loaded // which the agent need not look at
 	notes     []string
 }
 
@@ -93,7 +93,7 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	}
 	for _, l := range links {
 		if all, known := bound[l.Dynamic]; known {
-			e := agent.Module{Map: uint64(l.At), Dynamic: uint64(l.Dynamic)}
+			e := agent.Loaded{Map: uint64(l.At), Dynamic: uint64(l.Dynamic)}
 			if !all {
 				e.Again = 1
 			}

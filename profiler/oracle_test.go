@@ -64,7 +64,7 @@ func read(t *testing.T, path string) string {
 
 func oracle(t *testing.T, in pytarget.Interpreter, name, program string) {
 	tg := pytarget.Start(t, in, "", pytarget.Options{})
-	if _, err := Attach(t.Context(), tg.Pid(), AttachOptions{}); err != nil {
+	if _, err := Attach(t.Context(), tg.Pid(), AttachOptions{Domains: []Domain{Raw, Mem, Obj}}); err != nil {
 		t.Fatal(err)
 	}
 	tg.ExecFile("harness.py", read(t, oracleHarness))

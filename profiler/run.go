@@ -354,7 +354,7 @@ func (r *Run) untilExec(ctx context.Context) bool {
 			return false
 		}
 		if r.held != nil {
-			r.held.lookAtEnd()
+			r.held.attend()
 		}
 		if !alive(m, r.process) {
 			if r.look(0) {

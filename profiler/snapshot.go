@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -332,8 +333,18 @@ func (b *snapshotBuilder) frame(code uint32, instr int32) (int32, error) {
 }
 
 func (b *snapshotBuilder) describeFrame(number uint32, instr int32) (heap.Frame, error) {
+	if number&agent.CodeObject != 0 {
+		path, buildID, err := b.c.Object(number)
+		if err != nil {
+			return heap.Frame{}, fmt.Errorf("native frame: %w", err)
+		}
+		return heap.Frame{Module: string(path), BuildID: hex.EncodeToString(buildID), Addr: uint64(uint32(instr))}, nil
+	}
 	switch number {
 	case agent.CodeCut:
+		if instr == agent.CutNative {
+			return heap.Frame{Func: "[native callers not known]"}, nil
+		}
 		return heap.Frame{Func: "[outer frames not kept]"}, nil
 	case agent.CodeUnknown, agent.CodeNone, agent.CodeRoot:
 		return heap.Frame{Func: "[unknown code]"}, nil

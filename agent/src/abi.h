@@ -20,6 +20,7 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
+typedef signed char s8;
 typedef int s32;
 typedef long long s64;
 
@@ -103,6 +104,16 @@ enum {
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
 
+/* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
+struct ht_window {
+	u64 offset;  /* from the start of the tables, page aligned */
+	u64 entries; /* capacity */
+	u64 next;    /* bump counter, atomic (bases have none: they go with leaves) */
+	u32 first;   /* what next was when the window was empty */
+	u32 kept;    /* bytes of an entry, in a window that a followed child begins with as it is; 0: it begins empty */
+};
+HT_ASSERT_SIZE(struct ht_window, 32);
+
 /* ---- stacks --------------------------------------------------------------------------------------------------- */
 
 /* A node of the stack trie. The way to the root is a stack, innermost frame first. */
@@ -127,6 +138,18 @@ enum {
 	HT_CODE_UNKNOWN,
 	HT_CODE_DOMAIN,
 	HT_CODE_FIRST,
+};
+
+/*
+ * A native frame's code: this bit and the number of its ht_object. Its instr is the address within the object as its
+ * file has it (less the load bias), of the calling instruction's last byte; of one that a signal interrupted, its first.
+ */
+enum { HT_CODE_OBJECT = 0x80000000u };
+
+/* Of HT_CODE_CUT: why frames are missing. */
+enum {
+	HT_CUT_DEPTH,  /* more than are kept */
+	HT_CUT_NATIVE, /* native frames: where the next one is, nothing tells */
 };
 
 /*
@@ -200,6 +223,83 @@ struct ht_frame {
 };
 HT_ASSERT_SIZE(struct ht_frame, 32);
 
+/* ---- native stacks ---------------------------------------------------------------------------------------------
+ *
+ * Of a walk, outermost first; see hybrid.h. What modules there are, and how to unwind them, is written by the tracer
+ * only: new modules make a new ht_modules, and its offset is published by one store.
+ */
+struct ht_native_frame {
+	u64 slot; /* where on the stack the address stands that leads back into the frame */
+	u64 pc;   /* that address */
+	u64 fp;   /* the frame's RBP */
+	u32 node;
+	u16 python; /* Python frames up to here: those that stand in this frame's place are the last of them */
+	u8 flags;   /* of hybrid.h */
+	s8 saved;   /* where it saved its caller's RBP: words from the slot of its caller's address */
+};
+HT_ASSERT_SIZE(struct ht_native_frame, 32);
+
+/* A loaded object: what outlives its being loaded. */
+struct ht_object {
+	struct ht_blob path;
+	struct ht_blob build_id; /* bytes */
+};
+HT_ASSERT_SIZE(struct ht_object, 32);
+
+/* An object where it is loaded, and its rows: as package unwind has them. */
+struct ht_module {
+	u64 start;
+	u64 end;
+	u64 bias;
+	u64 rows; /* offset from the tables of ht_row[row_count] */
+	u32 row_count;
+	u32 object;
+	u64 dynamic; /* address of the dynamic section, by which the loader's list has it; 0: not in that list */
+};
+HT_ASSERT_SIZE(struct ht_module, 48);
+
+struct ht_row {
+	u32 start; /* from the module's */
+	u32 rule;
+};
+HT_ASSERT_SIZE(struct ht_row, 8);
+
+struct ht_modules {
+	u32 count;
+	u32 generation; /* another for each that is published, from 1 on */
+	/* struct ht_module[count], ascending */
+};
+HT_ASSERT_SIZE(struct ht_modules, 8);
+
+/* What was found out about a place in code, by the hash of its address. Written by any thread at any time. */
+struct ht_place {
+	u64 check; /* the address xor value: anything else is half written */
+	u64 value; /* rule << 32 | number of the module << 16 | generation's low half */
+};
+HT_ASSERT_SIZE(struct ht_place, 16);
+enum { HT_PLACES_LOG2 = 14 };
+
+/* How an evaluation's outermost Python frame is known. */
+enum {
+	HT_ENTRY_EACH, /* each Python frame has an evaluation of its own */
+	HT_ENTRY_FLAG, /* the byte at entry_flag is set */
+	HT_ENTRY_SHIM, /* its caller is a shim, which stands in the evaluation's native frame */
+};
+enum { HT_EVALUATIONS = 8 };
+
+struct ht_stacks {
+	u64 modules; /* offset of struct ht_modules from the tables; 0: none yet */
+	u64 main_low; /* where the first thread's stack may be */
+	u64 main_high;
+	u64 evaluation[HT_EVALUATIONS][2]; /* code of the evaluation function: [start, end), but for HT_ENTRY_SHIM */
+	u32 entry_kind;
+	u32 entry_flag;
+	u32 capacity; /* native frames of a walk */
+	u32 may_read; /* process_vm_readv */
+	u64 reserved[4];
+};
+HT_ASSERT_SIZE(struct ht_stacks, 200);
+
 /* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 struct ht_count {
@@ -241,9 +341,17 @@ struct ht_thread {
 	u64 loader_stack; /* the frame in which the thread last called the loader; 0: nothing is to be looked at */
 	u64 loader_back;  /* its return address */
 	u64 live_other;   /* bytes by which it has changed ht_tables.live_other, and has not said so yet */
-	u64 reserved[2];
+	u64 stack_low; /* of its stack so much is known to be there; high 0: nothing */
+	u64 stack_high;
+	u32 natives; /* native frames of the last walk */
+	u32 native_generation;
+	u32 native_base; /* node of what is outside of them */
+	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
+	u32 native_left; /* Python frames outside of them */
+	u32 native_pad;
+	u64 reserved[5];
 };
-HT_ASSERT_SIZE(struct ht_thread, 512);
+HT_ASSERT_SIZE(struct ht_thread, 576);
 
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
@@ -356,14 +464,14 @@ struct ht_mapping {
 HT_ASSERT_SIZE(struct ht_mapping, 32);
 
 /* A loaded module, as the loader knows it. */
-struct ht_module {
+struct ht_loaded {
 	u64 map;     /* its struct link_map */
 	u64 dynamic; /* its dynamic section */
 	u32 look;    /* the look that saw it last */
 	u16 again;   /* some of its slots were not bound: look at it again */
 	u16 own;     /* it may be bound otherwise than the process's own scope is */
 };
-HT_ASSERT_SIZE(struct ht_module, 24);
+HT_ASSERT_SIZE(struct ht_loaded, 24);
 
 /* The bytes [start, end) of the address space. */
 struct ht_range {
@@ -434,16 +542,6 @@ HT_ASSERT_SIZE(struct ht_section, 16);
 /* Where a tracer and the kernel pass things to each other, in the flag page: two ht_sigaction. */
 enum { HT_SCRATCH_OFFSET = HT_FLAG_OFFSET + 2048 };
 
-/* A part of the tables: `entries` of some size from `offset` on; `next` is the first not taken. */
-struct ht_window {
-	u64 offset;  /* from the start of the tables, page aligned */
-	u64 entries; /* capacity */
-	u64 next;    /* bump counter, atomic (bases have none: they go with leaves) */
-	u32 first;   /* what next was when the window was empty */
-	u32 kept;    /* bytes of an entry, in a window that a followed child begins with as it is; 0: it begins empty */
-};
-HT_ASSERT_SIZE(struct ht_window, 32);
-
 enum { HT_STATE_EMPTY, HT_STATE_HOOKING, HT_STATE_TRACKING, HT_STATE_UNHOOKING, HT_STATE_PASSIVE };
 
 struct ht_tables {
@@ -456,7 +554,8 @@ struct ht_tables {
 	u64 owner;       /* pid and start time of the target, as the tracer sees them; 0 in a followed child's */
 	u64 owner_start;
 	u64 original[HT_PYTHON_DOMAINS][HT_FUNCTIONS];
-	u64 pad0[4]; /* the originals fill whole cache lines: they never change while hooks are in place */
+	u64 native_stacks; /* stacks have native frames */
+	u64 pad0[3]; /* the originals fill whole cache lines: they never change while hooks are in place */
 
 	struct ht_config config;
 	u64 pad1[4];
@@ -492,9 +591,14 @@ struct ht_tables {
 	struct ht_window resident; /* ht_point[entries]: the process's resident bytes, written by each tracer that looks */
 	struct ht_window slots_hooked; /* ht_ledger[entries]: GOT slots, of the tracer and of the agent */
 	struct ht_window mappings;     /* ht_mapping[entries]; next: of those in use */
-	struct ht_window modules;      /* ht_module[entries]: those whose slots were looked at */
+	struct ht_window modules;      /* ht_loaded[entries]: those whose slots were looked at */
 	struct ht_window before;       /* ht_range[entries]: private memory in no file that was there when tracking began */
 	struct ht_window outlet;       /* one ht_outlet */
+	struct ht_window natives;      /* two ht_native_frame[stacks.capacity] for each thread: last walk and workspace */
+	struct ht_window places;       /* ht_place[1 << HT_PLACES_LOG2] */
+	struct ht_window objects;      /* ht_object[entries]; the tracer's */
+	struct ht_window object_names; /* bytes of these; the tracer's */
+	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
 	struct ht_window spare[2];
 	u64 frame_capacity;
 	u64 pad2[3];
@@ -541,8 +645,10 @@ struct ht_tables {
 	u32 ending_keeper; /* pid, as the target sees it, of whoever lets it go on; 0: not known */
 	u64 reserved[11];
 
+	struct ht_stacks stacks;
+
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[165];
+	u64 pad7[120];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 

@@ -5,10 +5,10 @@
  * target's and calls nothing of it but the allocators it stands in front of and the pure getters that the tracer
  * named. One translation unit, so that a hook is one function in the end. What the data looks like is in abi.h.
  *
- * hooks.h is entered by the target; walk.h finds the Python stack in the trie of nodes.h, code.h names
- * what is on it, live.h notes the block, stats.h counts it; threads.h, clock.h and sample.h serve them. In a
- * forked child that is followed, fork.h makes fresh tables. signal.h writes them to a file. Where an interpreter ends,
- * ending.h lets it be looked at.
+ * hooks.h is entered by the target; walk.h finds the Python stack in the trie of nodes.h, hybrid.h the stack with its
+ * native frames, by unwind.h; code.h names what is on it, live.h notes the block, stats.h counts it; threads.h, clock.h
+ * and sample.h serve them. In a forked child that is followed, fork.h makes fresh tables. signal.h writes them to a
+ * file. Where an interpreter ends, ending.h lets it be looked at.
  */
 #include "base.h"
 #include "sample.h"
@@ -19,6 +19,8 @@
 #include "stats.h"
 #include "code.h"
 #include "walk.h"
+#include "unwind.h"
+#include "hybrid.h"
 #include "mappings.h"
 #include "modules.h"
 #include "fork.h"

@@ -101,7 +101,13 @@ static u64 take_bytes(u64 n)
 #error "no such CPU"
 #endif
 
-enum { LOCK_SPINS = 20000 };
+enum { PAGE = 4096, LOCK_SPINS = 20000 };
+
+/* struct iovec of process_vm_readv and process_vm_writev. */
+struct io_vector {
+	u64 base;
+	u64 length;
+};
 
 /*
  * A lock is never waited for beyond a bound: its holder may be a thread that the scheduler, or a tracer, keeps from

@@ -56,6 +56,8 @@ static void header_take_over(struct ht_tables *to)
 	to->parent = T->config.pid;
 	to->timeline_due = 0;
 	to->timeline_step = 1;
+	to->native_stacks = T->native_stacks;
+	TAKE_OVER(stacks); /* before the windows, which then have what it names */
 	windows_take_over(to);
 	to->frame_capacity = T->frame_capacity;
 	TAKE_OVER(python);

@@ -6,7 +6,7 @@
 
 INLINE struct ht_mapping *mapping_at(u64 i) { return (struct ht_mapping *)at(T->mappings.offset) + i; }
 
-enum { PAGE = 4096, LOCK_YIELDS = 1 << 20 };
+enum { LOCK_YIELDS = 1 << 20 };
 
 static int mappings_lock(void)
 {

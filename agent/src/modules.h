@@ -56,14 +56,9 @@ enum { DT_PLTRELSZ = 2, DT_STRTAB = 5, DT_SYMTAB = 6, DT_RELA = 7, DT_RELASZ = 8
 enum { DYNAMIC_MOST = 256, NAME_MOST = 32, MODULES_MOST = 8192, NAMESPACES_MOST = 64, RELOCATIONS_MOST = 1 << 22, AT_ONCE = 64 };
 enum { STB_WEAK = 2, EFAULT = 14, PROT_READ = 1, PROT_WRITE = 2 };
 
-struct range {
-	u64 base;
-	u64 size;
-};
-
 static s64 self_copy(s64 nr, const void *mine, u64 theirs, u64 size)
 {
-	struct range here = {(u64)mine, size}, there = {theirs, size};
+	struct io_vector here = {(u64)mine, size}, there = {theirs, size};
 	return system_call(nr, (u64)system_call(SYS_getpid, 0, 0, 0, 0, 0, 0), (u64)&here, 1, (u64)&there, 1, 0);
 }
 
@@ -252,16 +247,16 @@ static int module_look(const struct module *m, int own)
 }
 
 /* What is known of a module; a new one is to be looked at. 0: there is no room. */
-static struct ht_module *module_known(u64 map, u64 dynamic, int own)
+static struct ht_loaded *module_known(u64 map, u64 dynamic, int own)
 {
-	struct ht_module *first = (struct ht_module *)at(T->modules.offset);
+	struct ht_loaded *first = (struct ht_loaded *)at(T->modules.offset);
 	u64 n = T->modules.next;
 	for (u64 i = 0; i < n; i++)
 		if (first[i].map == map && first[i].dynamic == dynamic)
 			return first + i;
 	if (n == T->modules.entries)
 		return 0;
-	first[n] = (struct ht_module){.map = map, .dynamic = dynamic, .again = 1, .own = (u16)own};
+	first[n] = (struct ht_loaded){.map = map, .dynamic = dynamic, .again = 1, .own = (u16)own};
 	STORE_RELEASE(&T->modules.next, n + 1);
 	return first + n;
 }
@@ -269,7 +264,7 @@ static struct ht_module *module_known(u64 map, u64 dynamic, int own)
 /* Forgets the modules that the last look has not seen: others may come to stand at their addresses. */
 static void modules_sweep(u32 look)
 {
-	struct ht_module *first = (struct ht_module *)at(T->modules.offset);
+	struct ht_loaded *first = (struct ht_loaded *)at(T->modules.offset);
 	u64 kept = 0;
 	for (u64 i = 0; i < T->modules.next; i++)
 		if (first[i].look == look)
@@ -281,7 +276,7 @@ static void namespace_look(u64 map, u32 look, int own)
 {
 	struct link_map l;
 	for (u32 i = 0; map && i < MODULES_MOST && read_all(&l, map, sizeof l); i++, map = l.next) {
-		struct ht_module *known = module_known(map, l.dynamic, own);
+		struct ht_loaded *known = module_known(map, l.dynamic, own);
 		struct module m;
 		if (!known)
 			continue;

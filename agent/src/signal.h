@@ -95,6 +95,8 @@ static void out_tables(struct out *o)
 	out_window(o, &T->resident, &T->resident, sizeof(struct ht_point));
 	out_window(o, &T->codes, &T->codes, sizeof(struct ht_code));
 	out_window(o, &T->arena, &T->arena, 1);
+	out_window(o, &T->objects, &T->objects, sizeof(struct ht_object));
+	out_window(o, &T->object_names, &T->object_names, 1);
 	out_section(o, T->outlet.offset, sizeof(struct ht_outlet));
 	out_section(o, 0, sizeof(struct ht_tables));
 }

@@ -26,6 +26,19 @@ INLINE int frame_is_python(u64 frame, u64 code, u8 *owner)
 	return code && peek64(code + CFG->object_type) == CFG->code_type;
 }
 
+/* Where a frame is in its code, as a node has it. */
+INLINE s32 frame_place(const struct ht_frame *f)
+{
+	return (s32)(CFG->instr_kind == HT_INSTR_POINTER ? f->instr - f->code - CFG->code_bytes : f->instr);
+}
+
+/* Has the frame, whose code number is known, begun? The interpreter hides it, too, until then. */
+INLINE int frame_complete(const struct ht_frame *f, u8 owner)
+{
+	return CFG->instr_kind != HT_INSTR_POINTER || CFG->code_first_traceable < 0 || owner == CFG->owner_generator ||
+	       f->code_number < HT_CODE_FIRST || frame_place(f) >= code_record(f->code_number)->first_traceable;
+}
+
 /*
  * Fills in the node of c[i], whose frame, code and instr are set, and whose caller's node is right. Its code number is
  * either right or HT_CODE_NONE.
@@ -42,18 +55,49 @@ INLINE void frame_intern(struct ht_thread *t, struct ht_frame *c, u64 i)
 	}
 	if (f->code_number < HT_CODE_FIRST)
 		f->code_number = code_number(f->code);
-	s32 instr = (s32)f->instr;
-	if (CFG->instr_kind == HT_INSTR_POINTER) {
-		instr = (s32)(f->instr - f->code - CFG->code_bytes);
-		if (CFG->code_first_traceable >= 0 && owner != CFG->owner_generator &&
-		    f->code_number >= HT_CODE_FIRST && instr < code_record(f->code_number)->first_traceable)
-			return; /* not complete yet: the interpreter hides it too */
+	if (frame_complete(f, owner))
+		f->node = node_child(t, parent, f->code_number, frame_place(f));
+}
+
+/*
+ * The frames of a walk from the root, in c[0 … count). What has changed in them since the last walk begins at `changed`,
+ * and `same` tells whether that one is still the same frame, at another instruction.
+ */
+struct chain {
+	struct ht_frame *c;
+	u64 count;
+	u64 changed;
+	u32 same;
+};
+
+enum { CODE_SHIM = HT_CODE_ROOT }; /* a frame's code number when native frames are walked too */
+
+/* Finds what is to be known of c[i] for a walk of native frames, in which its node depends on theirs. */
+INLINE void frame_note(struct ht_frame *c, u64 i)
+{
+	struct ht_frame *f = &c[i];
+	u8 owner;
+	if (!frame_is_python(f->frame, f->code, &owner)) {
+		f->code_number = CFG->frame_owner >= 0 && owner >= CFG->owner_skip ? CODE_SHIM : HT_CODE_NONE;
+		return;
 	}
-	f->node = node_child(t, parent, f->code_number, instr);
+	if (f->code_number < HT_CODE_FIRST)
+		f->code_number = code_number(f->code);
+	if (!frame_complete(f, owner))
+		f->code_number = HT_CODE_NONE;
+}
+
+/* What a walk does with a frame that is new or has changed. */
+INLINE void frame_take(struct ht_thread *t, struct ht_frame *c, u64 i, int native)
+{
+	if (native)
+		frame_note(c, i);
+	else
+		frame_intern(t, c, i);
 }
 
 /* The whole chain from `frame` on into the workspace, then against the last walk from the root. */
-NOINLINE u32 walk_all(struct ht_thread *t, struct ht_frame *c, u64 frame)
+INLINE struct chain walk_whole(struct ht_thread *t, struct ht_frame *c, u64 frame, int native)
 {
 	u64 capacity = T->frame_capacity, n = 0;
 	struct ht_frame *w = c + capacity;
@@ -69,20 +113,27 @@ NOINLINE u32 walk_all(struct ht_thread *t, struct ht_frame *c, u64 frame)
 	while (i < kept && c[i].frame == w[n - 1 - i].frame && c[i].code == w[n - 1 - i].code &&
 	       c[i].instr == w[n - 1 - i].instr)
 		i++;
+	struct chain found = {c, n, i, i < kept && c[i].frame == w[n - 1 - i].frame && c[i].code == w[n - 1 - i].code};
 	if (cut && n) {
 		/* Deeper than can be kept: its outermost frames are one node. */
 		c[0] = w[n - 1];
 		c[0].code_number = HT_CODE_CUT;
-		c[0].node = node_child(t, t->root, HT_CODE_CUT, 0);
+		c[0].node = node_child(t, t->root, HT_CODE_CUT, HT_CUT_DEPTH);
 		i = 1;
 	}
 	for (; i < n; i++) {
 		u32 number = i < kept && c[i].code == w[n - 1 - i].code ? c[i].code_number : HT_CODE_NONE;
 		c[i] = w[n - 1 - i];
 		c[i].code_number = number;
-		frame_intern(t, c, i);
+		frame_take(t, c, i, native);
 	}
 	t->frames = cut ? 0 : (u32)n; /* a cut walk cannot be compared from the root */
+	return found;
+}
+
+NOINLINE u32 walk_all(struct ht_thread *t, struct ht_frame *c, u64 frame)
+{
+	u64 n = walk_whole(t, c, frame, 0).count;
 	return n ? c[n - 1].node : t->root;
 }
 
@@ -128,16 +179,24 @@ INLINE s64 check_chain(struct ht_frame *c, u64 i, int with_code)
 	}
 }
 
-/* The node of the thread's stack with `frame` as its innermost frame. */
-INLINE u32 walk(struct ht_thread *t, u64 frame)
+INLINE struct ht_frame *frames_of(const struct ht_thread *t)
 {
-	struct ht_frame *c = (struct ht_frame *)at(T->frames.offset) + (u64)(t - thread_slots()) * 2 * T->frame_capacity;
+	return (struct ht_frame *)at(T->frames.offset) + (u64)(t - thread_slots()) * 2 * T->frame_capacity;
+}
+
+/*
+ * Brings the last walk up to the chain with `frame` as its innermost frame. Where it cannot, nothing but a walk of
+ * everything can: count is 0 then.
+ */
+INLINE struct chain walk_again(struct ht_thread *t, struct ht_frame *c, u64 frame, int native)
+{
+	const struct chain none = {c, 0, 0, 0};
 	u32 generation = LOAD(&T->code_generation);
 	if (unlikely(generation != t->code_generation))
 		walk_forget(t, generation);
 	u64 n = t->frames;
 	if (unlikely(!n || !frame))
-		return walk_all(t, c, frame);
+		return none;
 
 	/* Where does the current chain meet the last walk? New frames wait in the workspace, innermost first. */
 	struct ht_frame *fresh = c + T->frame_capacity;
@@ -151,7 +210,7 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 			break;
 		}
 		if (!f || m == MEET_FRESH)
-			return walk_all(t, c, frame);
+			return none;
 		fresh[m++].frame = f;
 		f = frame_previous(f);
 	}
@@ -159,12 +218,13 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 	/* c[i] is on the live chain. `changed` is the outermost frame whose node must be looked up again. */
 	s64 changed = CFG->instr_kind == HT_INSTR_POINTER ? check_chain(c, i, 0) : check_chain(c, i, 1);
 	if (unlikely(changed == CHAIN_DIFFERS))
-		return walk_all(t, c, frame);
+		return none;
 	if (unlikely(i + 1 + m > T->frame_capacity))
-		return walk_all(t, c, frame);
+		return none;
 	t->frames = (u32)(i + 1);
+	struct chain found = {c, 0, (u64)changed, (u64)changed <= i && c[changed].code_number >= HT_CODE_FIRST};
 	for (u64 k = (u64)changed; k <= i; k++)
-		frame_intern(t, c, k);
+		frame_take(t, c, k, native);
 	while (m) {
 		struct ht_frame *to = &c[++i];
 		u64 p = fresh[--m].frame;
@@ -174,10 +234,19 @@ INLINE u32 walk(struct ht_thread *t, u64 frame)
 		to->frame = p;
 		to->code = code;
 		to->instr = frame_instr(p);
-		frame_intern(t, c, i);
+		frame_take(t, c, i, native);
 	}
-	t->frames = (u32)(i + 1);
-	return c[i].node;
+	found.count = i + 1;
+	t->frames = (u32)found.count;
+	return found;
+}
+
+/* The node of the thread's stack with `frame` as its innermost frame. */
+INLINE u32 walk(struct ht_thread *t, u64 frame)
+{
+	struct ht_frame *c = frames_of(t);
+	u64 n = walk_again(t, c, frame, 0).count;
+	return likely(n) ? c[n - 1].node : walk_all(t, c, frame);
 }
 
 INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
@@ -209,13 +278,12 @@ INLINE u64 current_frame(u64 ts)
 	return CFG->cframe_frame < 0 ? f : f ? peek64(f + (u32)CFG->cframe_frame) : 0;
 }
 
-/* The calling thread's stack. fp is the hook's own frame. */
-INLINE u32 stack_now(struct ht_thread *t, u32 domain, const u64 *fp)
+/* The thread state that the calling thread's frames are in, or 0. */
+INLINE u64 tstate_now(struct ht_thread *t, u32 domain)
 {
-	(void)fp;
 	u64 ts = own_tstate(domain);
 	if (unlikely(!ts))
-		return t->root;
+		return 0;
 	u64 id = CFG->tstate_id >= 0 ? peek64(ts + (u32)CFG->tstate_id) : 0;
 	if (unlikely(ts != t->tstate || id != t->tstate_id)) {
 		t->frames = 0;
@@ -224,5 +292,5 @@ INLINE u32 stack_now(struct ht_thread *t, u32 domain, const u64 *fp)
 		t->tstate = ts;
 		t->tstate_id = id;
 	}
-	return walk(t, current_frame(ts));
+	return ts;
 }

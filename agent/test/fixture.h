@@ -184,7 +184,7 @@ static void tables(struct plan p)
 	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 1);
 	place(&T->timeline, &at, 256, sizeof(struct ht_point), 0);
 	place(&T->mappings, &at, p.mappings ? p.mappings : 1 << 10, sizeof(struct ht_mapping), 0);
-	place(&T->modules, &at, 64, sizeof(struct ht_module), 0);
+	place(&T->modules, &at, 64, sizeof(struct ht_loaded), 0);
 	place(&T->codes, &at, p.codes ? p.codes : 1 << 16, sizeof(struct ht_code), HT_CODE_FIRST);
 	place(&T->arena, &at, p.arena ? p.arena : 1 << 26, 1, 64);
 	place(&T->filter, &at, 1 << HT_FILTER_LOG2, 1, 0);

@@ -100,12 +100,14 @@ type attachFlags struct {
 	sample    sizeFlag
 	domains   domainsFlag
 	temporary int
+	native    bool
 }
 
 func (f *attachFlags) add(a *app, c *cobra.Command) {
 	c.Flags().Var(&f.sample, "sample", "track a sample: one for so many allocated bytes, on average (such as 512KiB)")
 	c.Flags().Lookup("sample").DefValue = ""
 	c.Flags().Var(&f.domains, "domains", "track only these: raw, mem, obj (CPython's allocators), malloc, mmap")
+	c.Flags().BoolVar(&f.native, "native", false, "stacks with the functions of C code and libraries, not of Python alone")
 	c.Flags().IntVar(&f.temporary, "temporary", 0,
 		fmt.Sprintf("count blocks that are freed within so many allocations of their thread, at most %d", profiler.MostTemporary))
 	a.fixedCompletion(c, "sample", "64KiB", "512KiB", "4MiB")
@@ -113,7 +115,7 @@ func (f *attachFlags) add(a *app, c *cobra.Command) {
 }
 
 func (f *attachFlags) options() profiler.AttachOptions {
-	return profiler.AttachOptions{SampleBytes: uint64(f.sample), Domains: f.domains, Temporary: f.temporary}
+	return profiler.AttachOptions{SampleBytes: uint64(f.sample), Domains: f.domains, Temporary: f.temporary, Native: f.native}
 }
 
 func (a *app) showAttachment(pid int, o profiler.AttachOptions, at *profiler.Attachment) {
@@ -127,7 +129,11 @@ func (a *app) showAttachment(pid int, o profiler.AttachOptions, at *profiler.Att
 	fmt.Fprintf(a.Stdout, "tracking %s\n", st.bold(fmt.Sprintf("process %d", pid)))
 	g := grid{align: []align{left, left}}
 	g.add("  python", pythonText(at.Python))
-	g.add("  hooked", joinDomains(at.Hooked)+": "+samplingText(o.SampleBytes))
+	sampling := samplingText(o.SampleBytes)
+	if o.Native {
+		sampling += ", with native stacks"
+	}
+	g.add("  hooked", joinDomains(at.Hooked)+": "+sampling)
 	if on := o.OnSignal; on.Signal != 0 {
 		g.add("  signal", fmt.Sprintf("%s has it write %s", profiler.SignalName(on.Signal), printable(on.Pattern)))
 	}

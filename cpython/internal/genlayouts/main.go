@@ -146,7 +146,7 @@ var needed = map[string][]string{
 		"id"},
 	"_PyCFrame":           {"current_frame"},
 	"PyFrameObject":       {"f_back", "f_code", "f_lasti"},
-	"_PyInterpreterFrame": {"previous", "f_code", "f_executable", "prev_instr", "instr_ptr", "owner"},
+	"_PyInterpreterFrame": {"previous", "f_code", "f_executable", "prev_instr", "instr_ptr", "owner", "is_entry"},
 	"PyCodeObject": {"co_filename", "co_name", "co_qualname", "co_firstlineno", "co_lnotab", "co_linetable",
 		"_co_firsttraceable", "co_code_adaptive"},
 	"PyASCIIObject":          {"length", "state", "state.kind", "state.compact", "state.ascii"},

@@ -97,7 +97,8 @@ func threadRow(s *source) string {
 
 // frameRow adds what no DWARF tells. Units of f_lasti: Objects/frameobject.c, 3.9 and 3.10. Owners:
 // Include/internal/pycore_frame.h (3.11: 0–2 are Python frames; 3.12, 3.13: 3 is a C-stack shim; 3.14: 3 interpreter,
-// 4 C stack; 3.15: 3 interpreter). Tag bits of f_executable: Py_TAG_BITS in Include/internal/pycore_stackref.h, 3.14.
+// 4 C stack; 3.15: 3 interpreter). Entries: _PyEval_EvalFrameDefault sets is_entry in 3.11 and has the shim as a local
+// variable since (Python/ceval.c). Tag bits of f_executable: Py_TAG_BITS in Include/internal/pycore_stackref.h, 3.14.
 func frameRow(s *source) string {
 	if s.minor() <= 10 {
 		const st = "PyFrameObject"
@@ -106,16 +107,20 @@ func frameRow(s *source) string {
 			kind = "InstrUnitIndex"
 		}
 		return literal("FrameLayout", s.must("Previous", st, "f_back"), s.must("Code", st, "f_code"),
-			s.must("Instr", st, "f_lasti"), "InstrSize: 4, InstrKind: ", kind)
+			s.must("Instr", st, "f_lasti"), "InstrSize: 4, InstrKind: ", kind, ", Entry: EntryEach")
 	}
 	const st = "_PyInterpreterFrame"
 	mask := ""
 	if s.minor() >= 14 {
 		mask = "CodeMask: 3, "
 	}
+	entry := "Entry: EntryShim"
+	if s.minor() == 11 {
+		entry = s.must("EntryFlag", st, "is_entry") + "Entry: EntryFlag"
+	}
 	return literal("FrameLayout", s.must("Previous", st, "previous"), s.must("Code", st, "f_executable", "f_code"), mask,
 		s.must("Instr", st, "instr_ptr", "prev_instr"), "InstrSize: 8, InstrKind: InstrPointer, ",
-		s.must("Owner", st, "owner"), "OwnerSkip: 3, OwnerGen: 1")
+		s.must("Owner", st, "owner"), "OwnerSkip: 3, OwnerGen: 1, ", entry)
 }
 
 func codeRow(s *source) string {

@@ -1,0 +1,232 @@
+package profiler
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/cpython"
+	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/internal/pytarget"
+	"github.com/heaptap/heaptap/mem"
+	"github.com/heaptap/heaptap/unwind"
+)
+
+const stacksProgram = `
+import ctypes, threading
+
+lib = ctypes.CDLL(%q)
+back_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+
+class Deep:
+    def call(self, depth):
+        return self.further(depth)
+
+    def further(self, depth):
+        return sum(lib.stacks_chain(d) for d in [depth])
+
+back = back_type(Deep().call)
+
+def work(seed, blocks):
+    return lib.stacks_run(ctypes.c_ulonglong(seed), blocks, back)
+
+def work_in_thread(seed, blocks):
+    t = threading.Thread(target=work, args=(seed, blocks))
+    t.start()
+    t.join()
+
+lib.stacks_notes.restype = ctypes.c_void_p
+notes = hex(lib.stacks_notes())
+`
+
+// TestNativeStacks: each block's stack has the frames that libgcc's unwinder found at the call that allocated it, to the
+// thread's first function, with Python frames where it found the interpreter's evaluation function, and nowhere else. In
+// a library that is loaded after the attach, too, when a dump or who holds the tables has been there.
+func TestNativeStacks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	lib := compile(t, filepath.Join(dir, "stacks.so"), "stacks.c", "-O2")
+	for _, in := range pytarget.Interpreters(t) {
+		if in.Root != "" || in.Embedded { // the library is not there; the first call is another
+			continue
+		}
+		for _, loaded := range []string{"before", "after", "held"} {
+			t.Run(in.Name+"/"+loaded, func(t *testing.T) {
+				t.Parallel()
+				seed := rand.Uint64() >> 1
+				t.Logf("seed %d", seed)
+				tg := pytarget.Start(t, in, "", pytarget.Options{})
+				if loaded == "before" {
+					tg.ExecFile("stacks.py", fmt.Sprintf(stacksProgram, lib))
+				}
+				at, err := Attach(t.Context(), tg.Pid(), AttachOptions{Native: true, Hold: loaded == "held"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if loaded != "before" {
+					tg.ExecFile("stacks.py", fmt.Sprintf(stacksProgram, lib))
+				}
+				switch loaded {
+				case "after":
+					mustDump(t, tg.Pid())
+				case "held":
+					defer at.Held.Close()
+					if end, err := at.Held.Look(0); err != nil || end != "" {
+						t.Fatal(end, err)
+					}
+				}
+				tg.Exec(fmt.Sprintf("work(%d, 1000)", seed))
+				tg.Exec(fmt.Sprintf("work_in_thread(%d, 1000)", seed+1))
+				compareStacks(t, in, tg)
+				tg.Challenge()
+				mustDetach(t, tg.Pid())
+			})
+		}
+	}
+}
+
+// compareStacks compares the notes of stacks.c with what the tables have of their blocks.
+func compareStacks(t *testing.T, in pytarget.Interpreter, tg *pytarget.Target) {
+	t.Helper()
+	target, err := open(tg.Pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.close()
+	address, err := tg.TryText("notes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var notes mem.Addr
+	if _, err := fmt.Sscanf(strings.Trim(address, `"'`), "0x%x", &notes); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	if _, err := fmt.Sscan(tg.Exec("lib.stacks_run(0, 0, back)"), &total); err != nil {
+		text, err := tg.TryText("lib.stacks_run(0, 0, back)")
+		if _, err2 := fmt.Sscan(text, &total); err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+	}
+	modules, err := dso.Modules(target.proc, target.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	python, err := cpython.Find(target.proc, target.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evaluation := unwind.New(modules, target.mem, unwind.Options{}).Parts(python.Evaluation)
+	ours := blockStacks(t, target)
+
+	const depth, size = 400, 16 + 400*8
+	compared, wrong := 0, 0
+	for i := range min(total, 8192) {
+		b, err := mem.Bytes(target.mem, notes+mem.Addr(i*size), size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block := mem.Addr(binary.LittleEndian.Uint64(b))
+		frames := int(binary.LittleEndian.Uint64(b[8:]))
+		stack, known := ours[block]
+		if !known || frames >= depth {
+			t.Errorf("block %v of %d frames is not live", block, frames)
+			continue
+		}
+		var theirs []string
+		exact := false // of what a signal interrupted, and of rt_sigreturn, which nobody calls
+		for j := range frames {
+			pc := mem.Addr(binary.LittleEndian.Uint64(b[16+8*j:]))
+			code, err := mem.Bytes(target.mem, pc, len(sigreturn))
+			restores := err == nil && string(code) == sigreturn
+			if !exact && !restores {
+				pc-- // into the call
+			}
+			exact = restores
+			theirs = append(theirs, place(modules, evaluation, pc))
+		}
+		// The first are both in grab, at two calls. Neighbouring evaluations have their frames together.
+		want, have := slices.Compact(theirs[1:]), slices.Compact(stack[1:])
+		if compared++; !slices.Equal(want, have) {
+			if wrong++; wrong <= 3 {
+				t.Errorf("block %v:\nlibgcc %s\nours   %s", block, strings.Join(want, " "), strings.Join(have, " "))
+			}
+		}
+	}
+	if compared < 1500 || wrong > 0 {
+		t.Errorf("%d stacks compared, %d are wrong", compared, wrong)
+	}
+	t.Logf("%d stacks compared", compared)
+}
+
+// sigreturn is the code of libc's rt_sigreturn: mov $15, %rax; syscall.
+const sigreturn = "\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"
+
+// place names an address of code as heap.Frame has it, or "python" in the evaluation function.
+func place(modules []*dso.Module, evaluation [][2]mem.Addr, pc mem.Addr) string {
+	for _, e := range evaluation {
+		if pc >= e[0] && pc < e[1] {
+			return "python"
+		}
+	}
+	for _, m := range modules {
+		if m.Contains(pc) {
+			return fmt.Sprintf("%s+%#x", m.Name(), uint64(pc-m.Bias))
+		}
+	}
+	return fmt.Sprintf("%v", pc)
+}
+
+// blockStacks are the stacks of all live blocks, innermost frame first.
+func blockStacks(t *testing.T, target *target) map[mem.Addr][]string {
+	t.Helper()
+	a, err := target.tracked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit, err := target.tablesLimit(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &agent.Capture{}
+	if err := c.Copy(target.mem, a.tablesAt(), limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CopyNames(target.mem, a.tablesAt(), limit); err != nil {
+		t.Fatal(err)
+	}
+	b := newSnapshotBuilder(c, &heap.Snapshot{}, &typeLabels{}, 0)
+	stacks := make(map[mem.Addr][]string)
+	for blk, err := range c.Blocks() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var frames []string
+		for n := blk.Node; b.nodes[n].Code != agent.CodeRoot; n = b.nodes[n].Parent {
+			node := &b.nodes[n]
+			if node.Code == agent.CodeDomain {
+				continue
+			}
+			f, err := b.describeFrame(node.Code, node.Instr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case f.Native():
+				frames = append(frames, fmt.Sprintf("%s+%#x", filepath.Base(f.Module), f.Addr))
+			case strings.HasPrefix(f.Func, "["):
+				frames = append(frames, f.Func)
+			default:
+				frames = append(frames, "python")
+			}
+		}
+		stacks[blk.Addr] = frames
+	}
+	return stacks
+}
