@@ -319,3 +319,35 @@ func (s *Session) Redirect(tid int, pc mem.Addr) error {
 	regs.SetPC(pc)
 	return o.thread.SetRegs(&regs)
 }
+
+// Substitute gives general registers of a stopped thread of a [Plan.BorrowAll] other values where they hold certain ones, by
+// pairs of old and new, and reports whether there was one. It takes effect at once and is not undone. A thread in a
+// system call stays in it as it was: its number, result and place are written as they were read.
+func (s *Session) Substitute(tid int, values map[uint64]uint64) (bool, error) {
+	fail := func(err error) (bool, error) { return false, fmt.Errorf("change registers of thread %d: %w", tid, err) }
+	if tid == s.Tid() {
+		if s.armed {
+			return fail(errors.New("it is in use"))
+		}
+		if !s.state.Regs.Substitute(values) {
+			return false, nil
+		}
+		s.framed = false
+		return true, s.thread.SetRegs(&s.state.Regs)
+	}
+	if s.world == nil || s.world.known[tid] == nil {
+		return fail(errors.New("it is not stopped"))
+	}
+	o := s.world.known[tid]
+	if o.held {
+		return fail(errors.New("it is in uninterruptible sleep"))
+	}
+	var regs ptrace.Regs
+	if err := o.thread.Regs(&regs); err != nil {
+		return fail(err)
+	}
+	if !regs.Substitute(values) {
+		return false, nil
+	}
+	return true, o.thread.SetRegs(&regs)
+}

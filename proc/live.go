@@ -3,6 +3,7 @@ package proc
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -128,6 +129,42 @@ func (m *Mem) Touched(a mem.Addr, n int, buf []byte) ([]bool, error) {
 		out[i] = binary.LittleEndian.Uint64(buf[8*i:])&(present|swapped) != 0
 	}
 	return out, nil
+}
+
+// Own yields the runs [from, to) of pages in a mapping that belong to the process: of private memory those that are its
+// own by now, which the pages of a file that were never written are not; of shared memory those that it has had to do
+// with. All of the mapping is one where the page map may not be read.
+func (m *Mem) Own(mp Mapping) iter.Seq2[mem.Addr, mem.Addr] {
+	const present, swapped, shared = 1 << 63, 1 << 62, 1 << 61
+	return func(yield func(from, to mem.Addr) bool) {
+		if m.pages == nil {
+			yield(mp.Start, mp.End)
+			return
+		}
+		buf := make([]byte, 8*min(mp.Size()/PageSize, 64<<10))
+		from := mp.End // of the run that has begun
+		for base := mp.Start; base < mp.End; base += mem.Addr(len(buf) / 8 * PageSize) {
+			b := buf[:min(uint64(len(buf)), 8*uint64(mp.End-base)/PageSize)]
+			got, _ := m.pages.ReadAt(b, int64(base/PageSize)*8) // less where the mapping has gone
+			clear(b[got:])
+			for i := 0; i < len(b); i += 8 {
+				v, page := binary.LittleEndian.Uint64(b[i:]), base+mem.Addr(i/8*PageSize)
+				own := v&(present|swapped) != 0 && (mp.Shared || v&shared == 0)
+				switch {
+				case own && from == mp.End:
+					from = page
+				case !own && from != mp.End:
+					if !yield(from, page) {
+						return
+					}
+					from = mp.End
+				}
+			}
+		}
+		if from != mp.End {
+			yield(from, mp.End)
+		}
+	}
 }
 
 // InMemory is how many bytes of the pages in [from, to) are in physical memory now; all of them where the page map may not

@@ -1,19 +1,14 @@
 package profiler
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/heaptap/heaptap/agent"
-	"github.com/heaptap/heaptap/call"
 	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/inject"
 	"github.com/heaptap/heaptap/internal/fault"
@@ -53,7 +48,11 @@ func Repair(ctx context.Context, pid int) (*Detachment, error) {
 		return nil, fmt.Errorf("process %d: %w", pid, ErrNotTracked)
 	}
 	sum := &Detachment{Unmapped: true}
-	for _, a := range frontFirst(all) {
+	ordered, err := t.frontFirst(all)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range ordered {
 		if a.err != nil {
 			return nil, a.err
 		}
@@ -74,33 +73,59 @@ func Repair(ctx context.Context, pid int) (*Detachment, error) {
 
 // frontFirst orders agents so that one that calls another, since it was placed while the other was there, comes before
 // it.
-func frontFirst(all []*placed) []*placed {
+func (t *target) frontFirst(all []*placed) ([]*placed, error) {
 	var ordered []*placed
 	for rest := slices.Clone(all); len(rest) > 0; {
-		i := max(slices.IndexFunc(rest, func(a *placed) bool { return calledBy(a, rest) == nil }), 0)
-		ordered = append(ordered, rest[i])
-		rest = slices.Delete(rest, i, i+1)
+		front := 0
+		for i, a := range rest {
+			called, err := t.isCalled(a, rest)
+			if err != nil {
+				return nil, err
+			}
+			if !called {
+				front = i
+				break
+			}
+		}
+		ordered = append(ordered, rest[front])
+		rest = slices.Delete(rest, front, front+1)
 	}
-	return ordered
+	return ordered, nil
 }
 
-// calledBy returns another agent that passes calls on to a, or nil.
-func calledBy(a *placed, all []*placed) *placed {
+// isCalled reports whether another agent passes calls on to a: in place of an allocator or a signal's handler, of a native
+// function, or as what it would put back into a slot that it has hooked.
+func (t *target) isCalled(a *placed, all []*placed) (bool, error) {
 	from, to := a.text()
+	in := func(v uint64) bool { return mem.Addr(v) >= from && mem.Addr(v) < to }
 	for _, other := range all {
-		if other.image == a.image || other.header == nil {
+		if other.image == a.image || other.header == nil || other.err != nil {
 			continue
 		}
-		if other.chains >= from && other.chains < to {
-			return other
+		if in(uint64(other.chains)) || slices.ContainsFunc(other.header.Ledger[:], func(e agent.Ledger) bool {
+			return e.Kind != agent.LedgerFree && in(e.Old)
+		}) {
+			return true, nil
 		}
-		for _, e := range other.header.Ledger {
-			if old := mem.Addr(e.Old); e.Kind != agent.LedgerFree && old >= from && old < to {
-				return other
+		for f := range other.header.Native {
+			if slices.ContainsFunc(other.header.Native[f][:], in) {
+				return true, nil
+			}
+		}
+		slots, err := agent.ReadSlots(t.mem, other.tablesAt(), other.header)
+		if err != nil {
+			return false, err
+		}
+		for _, e := range slots {
+			if e.Kind != agent.LedgerSlot || !in(e.Old) {
+				continue
+			}
+			if have, err := mem.U64(t.mem, mem.Addr(e.Address)); err == nil && have == e.New {
+				return true, nil
 			}
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // remove takes one agent out of the target.
@@ -114,24 +139,6 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 			return nil, err
 		}
 	}
-	if a.header != nil {
-		if own {
-			if err := writeState(t.mem, a.image, agent.StateUnhooking); err != nil {
-				return nil, err
-			}
-		}
-		fault.Point("detach/begun")
-		if err := t.dropOutlet(ctx, a, d); err != nil {
-			return nil, err
-		}
-		if err := t.unhook(a, d); err != nil {
-			return nil, err
-		}
-		if err := mem.PutU64(t.mem, a.flagAt(), 0); err != nil && own {
-			return nil, err
-		}
-		fault.Point("detach/inactive")
-	}
 	stays := func(why string) (*Detachment, error) {
 		d.Why = why
 		if own {
@@ -139,29 +146,55 @@ func (t *target) remove(ctx context.Context, a *placed) (*Detachment, error) {
 		}
 		return d, nil
 	}
-	if a.header != nil && len(d.Foreign) == 0 {
-		if err := t.clearCopies(ctx, a, d); err != nil {
+	if a.header != nil {
+		if own {
+			if err := writeState(t.mem, a.image, agent.StateUnhooking); err != nil {
+				return nil, err
+			}
+		}
+		fault.Point("detach/begun")
+		// First, so that the agent hooks no module that is loaded meanwhile. What the hooks that are still in place are
+		// asked for they pass on.
+		if err := mem.PutU64(t.mem, a.flagAt(), 0); err != nil && own {
+			return nil, err
+		}
+		fault.Point("detach/inactive")
+		if err := t.dropOutlet(ctx, a, d); err != nil {
+			return nil, err
+		}
+		if err := t.unhook(a, d); err != nil {
 			return nil, err
 		}
 	}
-	user, err := t.pointsInto(a, len(d.Foreign) > 0)
+	all, err := t.locate()
 	if err != nil {
 		return nil, err
 	}
-	if user != "" {
-		return stays(user + " still points to the agent")
+	if called, err := t.isCalled(a, all); err != nil {
+		return nil, err
+	} else if called {
+		return stays("another agent of heaptap still points to the agent")
+	}
+	if len(d.Foreign) > 0 {
+		user, err := t.pointsInto(a)
+		if err != nil {
+			return nil, err
+		}
+		if user != "" {
+			return stays(user + " still points to the agent")
+		}
 	}
 	if a.state() == Incomplete {
 		if err := t.closeLeft(ctx); err != nil {
 			return nil, err
 		}
 	}
-	quiet, err := t.unmap(ctx, a, d)
+	why, err := t.sweep(ctx, a, d)
 	if err != nil {
 		return nil, err
 	}
-	if !quiet {
-		return stays("a thread stayed inside an allocator")
+	if why != "" {
+		return stays(why)
 	}
 	d.Unmapped = true
 	return d, t.verifyGone(a)
@@ -189,108 +222,6 @@ func (t *target) keepInherited(a *placed) (own bool, err error) {
 	}
 	a.forked, a.whose, a.active = false, agent.TablesOwn, true
 	return true, mem.PutU64(t.mem, at, agent.TablesOwn)
-}
-
-// clearRounds is how often copies of hooks are looked for: a program may copy one while we look.
-const clearRounds = 4
-
-// clearCopies puts originals in the place of hooks that the target has copied, when nobody stands in front of the hooks any
-// more: what tracemalloc saved when it was started keeps standing in the interpreter's data after it was stopped, and a
-// program that takes malloc's address from a slot may keep it anywhere. The two are the same function to the target. The
-// words are changed while all of it stands still.
-func (t *target) clearCopies(ctx context.Context, a *placed, d *Detachment) error {
-	originals := originalsOf(a)
-	for range clearRounds {
-		copies, err := t.copies(a, originals)
-		if err != nil || len(copies) == 0 {
-			return err
-		}
-		plan, err := call.Prepare(t.proc, call.Options{})
-		if err != nil {
-			return err
-		}
-		report, err := plan.BorrowAll(ctx, func(*call.Session, []call.StoppedThread) error {
-			for _, w := range copies {
-				var changed *inject.ChangedError
-				var gone *mem.Fault
-				if err := w.Restore(t.mem); err != nil && !errors.As(err, &changed) && !errors.As(err, &gone) {
-					return fmt.Errorf("put back a copy of a hook: %w", err)
-				}
-			}
-			return nil
-		})
-		d.Pause = max(d.Pause, report.Pause)
-		if err != nil {
-			return err
-		}
-		fault.Point("detach/copies")
-	}
-	return nil
-}
-
-// originalsOf are the functions that hooks stand in front of, by the hooks' addresses.
-func originalsOf(a *placed) map[uint64]uint64 {
-	originals := map[uint64]uint64{}
-	for _, e := range a.header.Ledger {
-		if e.Kind != agent.LedgerFree {
-			originals[e.New] = e.Old
-		}
-	}
-	for f := range a.header.Stubs {
-		for v, stub := range a.header.Stubs[f] {
-			if original := a.header.Native[f][v]; original != 0 {
-				originals[stub] = original
-			}
-		}
-	}
-	return originals
-}
-
-// copies finds words that hold a hook's address: in the interpreter's own data, and where slots were hooked in all private
-// memory.
-func (t *target) copies(a *placed, originals map[uint64]uint64) ([]inject.Word, error) {
-	modules, err := dso.Modules(t.proc, t.mem)
-	if err != nil {
-		return nil, err
-	}
-	modules = slices.DeleteFunc(modules, func(m *dso.Module) bool { return uint64(m.Start) != a.header.Python.ModuleBase })
-	maps, err := t.proc.Maps()
-	if err != nil {
-		return nil, err
-	}
-	everywhere := a.header.HasNative != 0 || a.header.HasMapped != 0
-	var found []inject.Word
-	for _, mp := range maps {
-		if !mp.Write || mp.Shared || a.contains(mp.Start) || !everywhere && moduleIn(modules, mp) == "" {
-			continue
-		}
-		for at, v := range t.pointers(a, mp) {
-			if old, ok := originals[v]; ok {
-				found = append(found, inject.Word{Addr: at, Old: old, New: v})
-			}
-		}
-	}
-	return found, nil
-}
-
-// pointers yields the aligned words of a mapping that lead into the agent. What cannot be read has been unmapped
-// meanwhile, and holds none.
-func (t *target) pointers(a *placed, mp proc.Mapping) iter.Seq2[mem.Addr, uint64] {
-	from, to := a.text()
-	return func(yield func(at mem.Addr, v uint64) bool) {
-		buf := make([]byte, min(mp.Size(), scanChunk))
-		for base := mp.Start; base < mp.End; base += scanChunk {
-			b := buf[:min(uint64(mp.End-base), scanChunk)]
-			if err := t.mem.ReadAt(b, base); err != nil {
-				continue
-			}
-			for i := findWord(b, 0, from, to); i >= 0; i = findWord(b, i+8, from, to) {
-				if !yield(base+mem.Addr(i), binary.LittleEndian.Uint64(b[i:])) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // unhook puts back the hooked words.
@@ -341,17 +272,9 @@ func (a *placed) contains(at mem.Addr) bool { return at >= a.image && at < a.ima
 // text is the range of the agent's code.
 func (a *placed) text() (from, to mem.Addr) { return a.image, a.image + agent.FlagOffset }
 
-// pointsInto looks for words that lead into the agent, and names what has the first one: another agent that was placed
-// in front of it, or the writable data of a loaded module, where other tools keep the allocators that they wrapped. When
-// somebody has taken the place of hooks, all private memory is searched, since what was there before may be kept anywhere.
-func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
-	all, err := t.locate()
-	if err != nil {
-		return "", err
-	}
-	if calledBy(a, all) != nil {
-		return "another agent of heaptap", nil
-	}
+// pointsInto looks for words that lead into the agent where somebody has taken the place of hooks, and names what has the
+// first one: what was there before may be kept anywhere in private memory.
+func (t *target) pointsInto(a *placed) (string, error) {
 	modules, err := dso.Modules(t.proc, t.mem)
 	if err != nil {
 		return "", err
@@ -360,24 +283,19 @@ func (t *target) pointsInto(a *placed, everywhere bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	f := a.finder(nil, 0)
 	for _, mp := range maps {
-		name := moduleIn(modules, mp)
-		if !mp.Write || mp.Shared || a.contains(mp.Start) || mp.Path == "[stack]" || name == "" && !everywhere {
+		if !mp.Write || mp.Shared || a.contains(mp.Start) || mp.Path == "[stack]" {
 			continue
 		}
-		for at := range t.pointers(a, mp) {
-			// The kernel makes one mapping of a module's data and of memory that comes to lie behind it, such as a stack.
-			if !everywhere && !slices.ContainsFunc(modules, func(m *dso.Module) bool { return m.Contains(at) }) {
-				continue
+		for at := range t.find(f, mp) {
+			if at%8 == 0 {
+				return wordOf(modules, mp, at), nil
 			}
-			return fmt.Sprintf("a word of %s (at %v)", cmp.Or(name, mp.Path, "private memory"), at), nil
 		}
 	}
 	return "", nil
 }
-
-// scanChunk is how much is read at once in search of a word.
-const scanChunk = 1 << 20
 
 // moduleIn is the path of the loaded module to which a mapping belongs, or "".
 func moduleIn(modules []*dso.Module, mp proc.Mapping) string {
@@ -387,108 +305,6 @@ func moduleIn(modules []*dso.Module, mp proc.Mapping) string {
 		}
 	}
 	return ""
-}
-
-// findWord returns the offset in b, from start on, of the first aligned word whose value lies in [from, to), or -1.
-func findWord(b []byte, start int, from, to mem.Addr) int {
-	for i := start; i+8 <= len(b); i += 8 {
-		if v := mem.Addr(binary.LittleEndian.Uint64(b[i:])); v >= from && v < to {
-			return i
-		}
-	}
-	return -1
-}
-
-const (
-	unmapTries = 40                    // looks for an instant at which no thread is in the agent
-	unmapWait  = 25 * time.Millisecond // between them
-	scanStack  = 1 << 20               // bytes of each stack that are searched for return addresses
-)
-
-// unmap removes the agent's memory once no thread is in its code. It returns false when there was always one.
-func (t *target) unmap(ctx context.Context, a *placed, d *Detachment) (bool, error) {
-	plan, err := call.Prepare(t.proc, call.Options{})
-	if err != nil {
-		return false, err
-	}
-	for try := 0; ; try++ {
-		quiet := false
-		report, err := plan.BorrowAll(ctx, func(s *call.Session, threads []call.StoppedThread) error {
-			var err error
-			if quiet, err = t.quiet(a, threads); err != nil || !quiet {
-				return err
-			}
-			fault.Point("detach/quiet")
-			if _, err := s.Syscall(unix.SYS_MUNMAP, uint64(a.image), a.size); err != nil {
-				return fmt.Errorf("unmap the agent: %w", err)
-			}
-			fault.Point("detach/unmapped")
-			return nil
-		})
-		d.Pause = max(d.Pause, report.Pause)
-		if err != nil || quiet {
-			return quiet, err
-		}
-		if try == unmapTries {
-			return false, nil
-		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(unmapWait):
-		}
-	}
-}
-
-// quiet reports whether no stopped thread is in the agent's code or will return to it. The agent calls out only with
-// its thread's depth set, so that a return address on a stack matters only then (others are what earlier calls left in
-// unused slots); and a signal handler that interrupted the agent has its program counter in a signal frame.
-func (t *target) quiet(a *placed, threads []call.StoppedThread) (bool, error) {
-	if a.header != nil && !a.forked { // a child's hooks call nothing, and the records are its parent's
-		records, err := agent.ReadThreads(t.mem, a.tablesAt(), a.header)
-		if err != nil {
-			return false, err
-		}
-		for i := range records {
-			if records[i].Depth != 0 {
-				return false, nil
-			}
-		}
-	}
-	from, to := a.text()
-	chained, err := t.chained(a)
-	if err != nil {
-		return false, err
-	}
-	maps, err := t.proc.Maps()
-	if err != nil {
-		return false, err
-	}
-	buf := make([]byte, scanStack)
-	for _, th := range threads {
-		if th.PC >= from && th.PC < to {
-			return false, nil
-		}
-		// Code that has loaded a hook's address and is about to jump there is in no system call.
-		if !th.Regs.InSyscall() && th.Regs.Holds(from, to) {
-			return false, nil
-		}
-		stack, ok := mappingAt(maps, th.SP)
-		if !ok {
-			continue // a thread without a stack has nowhere to return to
-		}
-		sp := th.SP &^ 7
-		b, err := readable(t.mem, buf[:min(uint64(stack.End-sp), scanStack)], sp)
-		if err != nil {
-			return false, err
-		}
-		for at := findWord(b, 0, from, to); at >= 0; at = findWord(b, at+8, from, to) {
-			if mem.Addr(binary.LittleEndian.Uint64(b[at:])) == chained || call.IsSavedPC(t.mem, sp+mem.Addr(at)) {
-				return false, nil
-			}
-		}
-	}
-	return true, nil
 }
 
 // readable fills b from a on as far as memory can be read there, and returns what it filled. A stack can end within its

@@ -321,6 +321,7 @@ func TestKilledIsIncomplete(t *testing.T) {
 		{"detach", "detach/begun", Incomplete},
 		{"detach", "detach/unhooked", Incomplete},
 		{"detach", "detach/inactive", Incomplete},
+		{"detach", "detach/searched", Incomplete},
 		{"detach", "detach/quiet", Incomplete},
 		{"detach", "detach/unmapped", ""},
 	} {

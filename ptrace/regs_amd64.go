@@ -32,15 +32,14 @@ func (r *Regs) ThreadPointer() mem.Addr { return mem.Addr(r.FsBase) }
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Rip = uint64(a) }
 
-// Holds reports whether a register that code computes with holds an address in [from, to).
-func (r *Regs) Holds(from, to mem.Addr) bool {
-	for _, v := range [...]uint64{r.Rax, r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp,
-		r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15} {
-		if a := mem.Addr(v); a >= from && a < to {
-			return true
-		}
+// Substitute gives registers that hold one of certain values others, by pairs of old and new, and reports whether there was
+// one: all that code computes with, but for those that mean something else within a system call.
+func (r *Regs) Substitute(values map[uint64]uint64) bool {
+	regs := []*uint64{&r.Rbx, &r.Rdx, &r.Rsi, &r.Rdi, &r.Rbp, &r.R8, &r.R9, &r.R10, &r.R12, &r.R13, &r.R14, &r.R15}
+	if !r.InSyscall() {
+		regs = append(regs, &r.Rax, &r.Rcx, &r.R11)
 	}
-	return false
+	return substitute(regs, values)
 }
 
 // InSyscall reports whether the thread was stopped inside a system call, whose number is Syscall.

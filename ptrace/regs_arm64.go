@@ -31,14 +31,14 @@ func (r *Regs) ThreadPointer() mem.Addr { return 0 }
 // SetPC sets the program counter.
 func (r *Regs) SetPC(a mem.Addr) { r.Pc = uint64(a) }
 
-// Holds reports whether a register that code computes with holds an address in [from, to).
-func (r *Regs) Holds(from, to mem.Addr) bool {
-	for _, v := range r.X {
-		if a := mem.Addr(v); a >= from && a < to {
-			return true
-		}
+// Substitute gives registers that hold one of certain values others, by pairs of old and new, and reports whether there was
+// one.
+func (r *Regs) Substitute(values map[uint64]uint64) bool {
+	regs := make([]*uint64, len(r.X))
+	for i := range r.X {
+		regs[i] = &r.X[i]
 	}
-	return false
+	return substitute(regs, values)
 }
 
 // InSyscall is not known from the registers alone on arm64.

@@ -133,6 +133,15 @@ func (t *Thread) SetRegs(r *Regs) error {
 	return t.fail("write registers of", err)
 }
 
+func substitute(regs []*uint64, values map[uint64]uint64) (any bool) {
+	for _, r := range regs {
+		if v, ok := values[*r]; ok {
+			*r, any = v, true
+		}
+	}
+	return any
+}
+
 // XState reads the extended state (x87, SSE, AVX and so on) of a stopped thread into buf, as an XSAVE image in the
 // standard format, and returns its length. An image that fills buf may have been cut: give a larger one.
 func (t *Thread) XState(buf []byte) (int, error) {
