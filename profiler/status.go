@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/heaptap/heaptap/agent"
+	"github.com/heaptap/heaptap/dso"
 	"github.com/heaptap/heaptap/mem"
 )
 
@@ -82,6 +83,15 @@ func ReadStatus(ctx context.Context, pid int) (*Status, error) {
 		return nil, err
 	}
 	s.NotSeen = append(s.NotSeen, notSeen(h, s)...)
+	if h.HasNative != 0 {
+		modules, err := dso.Modules(t.proc, t.mem)
+		if err != nil {
+			return nil, err
+		}
+		s.NotSeen = append(s.NotSeen, unseenAllocators(modules, func(m *dso.Module) bool {
+			return uint64(m.Start) == h.Python.ModuleBase
+		})...)
+	}
 	return s, nil
 }
 
