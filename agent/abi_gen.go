@@ -532,9 +532,10 @@ type Tables struct {
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
+	LoaderIterate  uint64
 	ModulesLooks   uint64
+	MappingsStuck  uint32
 	OwnScope       uint32
-	Pad6           uint32
 	HasMapped      uint32
 	MayYield       uint32
 	NamesCount     uint32
@@ -550,7 +551,7 @@ type Tables struct {
 	Reserved       [11]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [120]uint64
+	Pad7           [119]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}

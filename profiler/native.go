@@ -81,8 +81,10 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 	if mmap {
 		h.HasMapped = 1
 	}
+	h.LoaderIterate = uint64(iterateAt(modules))
 	links := dso.Links(pl.t.mem, mem.Addr(h.Loader))
 	bound := make(map[mem.Addr]bool) // by their dynamic sections: modules with all slots bound
+	own := make(map[mem.Addr]bool)   // that were loaded later, perhaps with a scope of their own
 	for _, m := range modules {
 		all, err := pl.planModule(b, m, names)
 		if err != nil {
@@ -90,12 +92,16 @@ func (pl *placing) planNative(modules []*dso.Module, domains []Domain) error {
 			continue
 		}
 		bound[m.DynamicSection()] = all
+		own[m.DynamicSection()] = !slices.Contains(b.startup, m)
 	}
 	for _, l := range links {
 		if all, known := bound[l.Dynamic]; known {
 			e := agent.Loaded{Map: uint64(l.At), Dynamic: uint64(l.Dynamic)}
 			if !all {
-				e.Again = 1
+				e.Again = 2 // it is not new
+			}
+			if own[l.Dynamic] {
+				e.Own = 1
 			}
 			n.modules = append(n.modules, e)
 		}
@@ -230,18 +236,35 @@ func (b *binder) bind(m *dso.Module, s *dso.Slot) mem.Addr {
 	for i, definer := range b.all {
 		sym, err := definer.DynamicVersion(s.Symbol, s.Version)
 		if err != nil {
-			sym, err = definer.Dynamic(s.Symbol)
+			if sym, err = definer.Dynamic(s.Symbol); err == nil && s.Version != "" && sym.Version != "" {
+				continue // another version than is wanted
+			}
 		}
-		if err != nil || sym.Kind() != dso.Func {
+		if err != nil {
 			continue
+		}
+		if sym.Kind() != dso.Func {
+			return 0 // what an indirect function will be is not known
 		}
 		found = append(found, sym.Addr)
 		later = later || i >= len(b.startup)
 	}
-	if len(found) == 0 || later && !slices.Contains(b.startup, m) {
+	if len(found) == 0 || (later || len(found) > 1) && !slices.Contains(b.startup, m) {
 		return 0
 	}
 	return found[0]
+}
+
+// iterateAt is libc's dl_iterate_phdr, within which the agent may look at the loader's list, or 0.
+func iterateAt(modules []*dso.Module) mem.Addr {
+	for _, m := range modules {
+		_, glibc := m.Dynamic("gnu_get_libc_version")
+		_, musl := m.Dynamic("__libc_start_main")
+		if sym, err := m.Dynamic("dl_iterate_phdr"); err == nil && sym.Kind() == dso.Func && (glibc == nil || musl == nil) {
+			return sym.Addr
+		}
+	}
+	return 0
 }
 
 // writeNative writes what the agent must know of slots, their ledger before any of them is changed.

@@ -53,3 +53,21 @@ func TestCloakAndRewind(t *testing.T) {
 		}
 	}
 }
+
+func TestSubstitute(t *testing.T) {
+	values := map[uint64]uint64{7: 8}
+	for _, c := range []struct {
+		name          string
+		before, after Regs
+		any           bool
+	}{
+		{"kept over calls", Regs{Rbx: 7, OrigRax: 1}, Regs{Rbx: 8, OrigRax: 1}, true},
+		{"a system call's own", Regs{Rax: 7, Rcx: 7, R11: 7, Rip: 7, Rsp: 7, OrigRax: 7}, Regs{Rax: 7, Rcx: 7, R11: 7, Rip: 7, Rsp: 7, OrigRax: 7}, false},
+		{"user code", Regs{Rax: 7, Rsp: 7, OrigRax: ^uint64(0)}, Regs{Rax: 8, Rsp: 7, OrigRax: ^uint64(0)}, true},
+	} {
+		r := c.before
+		if any := r.Substitute(values); any != c.any || r != c.after {
+			t.Errorf("%s: %v, %+v", c.name, any, r)
+		}
+	}
+}

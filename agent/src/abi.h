@@ -624,9 +624,10 @@ struct ht_tables {
 	struct ht_name names[HT_NAMES];
 	u64 loader;       /* address of the loader's struct r_debug, or 0 */
 	u64 slots_missed; /* of modules loaded later: no variant, no permission, no room */
+	u64 loader_iterate; /* address of dl_iterate_phdr, or 0: modules loaded later are not looked at */
 	u64 modules_looks; /* how often they were looked at */
+	u32 mappings_stuck; /* mappings_lock was waited for in vain */
 	u32 own_scope;     /* threads in dlopen with RTLD_DEEPBIND, or back and not come to look yet */
-	u32 pad6;
 	u32 has_mapped; /* mmap's family is hooked */
 	u32 may_yield; /* sched_yield */
 	u32 names_count;
@@ -648,7 +649,7 @@ struct ht_tables {
 	struct ht_stacks stacks;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[120];
+	u64 pad7[119];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 

@@ -59,6 +59,9 @@ __asm__(".pushsection .text\n"
 /* Relocations that fill a word with a symbol's address: R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT. */
 INLINE int fills_slot(u32 type) { return type == 1 || type == 6 || type == 7; }
 
+/* Is the word data, which the program may change? */
+INLINE int in_data(u32 type) { return type == 1; }
+
 enum {
 	SYS_read = 0,
 	SYS_write = 1,

@@ -52,6 +52,9 @@ __asm__(".pushsection .text\n"
 /* Relocations that fill a word with a symbol's address: R_AARCH64_ABS64, R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT. */
 INLINE int fills_slot(u32 type) { return type == 257 || type == 1025 || type == 1026; }
 
+/* Is the word data, which the program may change? */
+INLINE int in_data(u32 type) { return type == 257; }
+
 enum {
 	SYS_unlinkat = 35,
 	SYS_openat = 56,

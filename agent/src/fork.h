@@ -68,6 +68,7 @@ static void header_take_over(struct ht_tables *to)
 	to->loader = T->loader;
 	to->slots_missed = T->slots_missed;
 	to->modules_looks = T->modules_looks;
+	to->loader_iterate = T->loader_iterate;
 	to->has_native = T->has_native;
 	to->has_mapped = T->has_mapped;
 	to->may_yield = T->may_yield;

@@ -11,11 +11,13 @@ enum { LOCK_YIELDS = 1 << 20 };
 static int mappings_lock(void)
 {
 	int got = spin_lock(&T->mappings_lock);
-	for (u32 i = 0; !got && T->may_yield && i < LOCK_YIELDS; i++) {
+	for (u32 i = 0; !got && T->may_yield && !LOAD(&T->mappings_stuck) && i < LOCK_YIELDS; i++) {
 		u32 is = 0;
 		system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 		got = __atomic_compare_exchange_n(&T->mappings_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 	}
+	/* Whoever has it left by longjmp, or was killed: nobody waits for long again. */
+	STORE(&T->mappings_stuck, !got);
 	return got;
 }
 

@@ -5,14 +5,10 @@
  * return address as always, by which it knows whose RPATH to use. When the thread allocates again and has left that
  * frame, it looks at what the loader's list has that is new.
  *
- * Another thread may load or unload at the same time, so that everything may vanish while it is read. So it is read and
- * written by process_vm_readv and process_vm_writev on ourselves, which say so instead of faulting; and a slot is
- * changed only if it holds the address of a function that is hooked: whatever else it may be by then, it is a
- * pointer to that function.
- *
- * A slot that will be bound by the first call is hooked as if it had been: the loader looks into the process's own scope
- * first, and what that has is known. Of modules that may be bound otherwise (RTLD_DEEPBIND, another namespace) such slots
- * are left to the loader, and looked at again when a thread is back from it the next time.
+ * Another thread may load or unload at the same time. So the list is looked at within dl_iterate_phdr, whose lock the
+ * loader holds whenever the list changes and while it unmaps what is closed, but not while anybody's constructors run:
+ * what is in the list is there to be read, and to be written to, until we are done. (musl has no such lock, and never
+ * unmaps.)
  */
 
 /* The layouts that debuggers rely on (link.h). musl's are the same. */
@@ -53,7 +49,7 @@ struct symbol {
 };
 
 enum { DT_PLTRELSZ = 2, DT_STRTAB = 5, DT_SYMTAB = 6, DT_RELA = 7, DT_RELASZ = 8, DT_JMPREL = 23, DT_RELACOUNT = 0x6ffffff9 };
-enum { DYNAMIC_MOST = 256, NAME_MOST = 32, MODULES_MOST = 8192, NAMESPACES_MOST = 64, RELOCATIONS_MOST = 1 << 22, AT_ONCE = 64 };
+enum { DYNAMIC_MOST = 256, NAME_MOST = 32, MODULES_MOST = 8192, NAMESPACES_MOST = 64, LOOKS_MOST = 32, RELOCATIONS_MOST = 1 << 22 };
 enum { STB_WEAK = 2, EFAULT = 14, PROT_READ = 1, PROT_WRITE = 2 };
 
 static s64 self_copy(s64 nr, const void *mine, u64 theirs, u64 size)
@@ -62,14 +58,8 @@ static s64 self_copy(s64 nr, const void *mine, u64 theirs, u64 size)
 	return system_call(nr, (u64)system_call(SYS_getpid, 0, 0, 0, 0, 0, 0), (u64)&here, 1, (u64)&there, 1, 0);
 }
 
-/* Copies what stands at an address, as far as it can be read; returns how many bytes. */
-static u64 read_some(void *to, u64 from, u64 size)
-{
-	s64 n = self_copy(SYS_process_vm_readv, to, from, size);
-	return n < 0 ? 0 : (u64)n;
-}
-
-static int read_all(void *to, u64 from, u64 size) { return read_some(to, from, size) == size; }
+/* The word at an address that may not be there. */
+static int read_word(u64 *to, u64 from) { return self_copy(SYS_process_vm_readv, to, from, sizeof *to) == sizeof *to; }
 
 /* FNV-1a. */
 static u64 name_hash(const u8 *name, u64 most)
@@ -80,11 +70,10 @@ static u64 name_hash(const u8 *name, u64 most)
 	return h;
 }
 
-/* What is imported under the name at an address? 0: nothing that matters. */
-static const struct ht_name *name_at(u64 address)
+/* What is imported under a name? 0: nothing that matters. */
+static const struct ht_name *name_known(const u8 *name)
 {
-	u8 name[NAME_MOST];
-	u64 hash = name_hash(name, read_some(name, address, sizeof name));
+	u64 hash = name_hash(name, NAME_MOST);
 	for (u32 i = 0; i < T->names_count && i < HT_NAMES; i++)
 		if (T->names[i].hash == hash)
 			return &T->names[i];
@@ -140,7 +129,7 @@ static struct ht_ledger *slot_entry(u64 slot)
 /* Hooks one slot, which holds `old`, before an original. The ledger learns of it first. */
 static void slot_hook(u64 slot, u32 function, u64 original, u64 old)
 {
-	u64 stub = stub_of(function, original);
+	u64 stub = active() ? stub_of(function, original) : 0;
 	struct ht_ledger *l = stub ? slot_entry(slot) : 0;
 	if (l) {
 		STORE(&l->kind, HT_LEDGER_FREE);
@@ -166,26 +155,30 @@ struct module {
 
 static int module_read(struct module *m, const struct link_map *l)
 {
+	const struct dynamic_entry *d = (const struct dynamic_entry *)l->dynamic;
 	*m = (struct module){.bias = l->bias};
-	for (u64 i = 0; i < DYNAMIC_MOST; i++) {
-		struct dynamic_entry d;
-		if (!read_all(&d, l->dynamic + i * sizeof d, sizeof d))
-			return 0;
+	for (u64 i = 0; d && i < DYNAMIC_MOST; i++, d++) {
 		/* glibc adds the bias to addresses in place, musl does not. */
-		u64 address = d.value < l->bias ? d.value + l->bias : d.value;
-		switch (d.tag) {
+		u64 address = d->value < l->bias ? d->value + l->bias : d->value;
+		switch (d->tag) {
 		case 0: return m->strings && m->symbols;
 		case DT_STRTAB: m->strings = address; break;
 		case DT_SYMTAB: m->symbols = address; break;
 		case DT_RELA: m->tables[0] = address; break;
 		case DT_JMPREL: m->tables[1] = address; break;
-		case DT_RELASZ: m->sizes[0] = d.value; break;
-		case DT_PLTRELSZ: m->sizes[1] = d.value; break;
-		case DT_RELACOUNT: m->relative = d.value; break;
+		case DT_RELASZ: m->sizes[0] = d->value; break;
+		case DT_PLTRELSZ: m->sizes[1] = d->value; break;
+		case DT_RELACOUNT: m->relative = d->value; break;
 		}
 	}
 	return 0;
 }
+
+/* How a module is looked at. */
+struct look {
+	int first; /* it has just been loaded */
+	int own;   /* it may be bound otherwise than the process's own scope is */
+};
 
 static int is_stub(u64 address) { return address - T->image < HT_FLAG_OFFSET; }
 
@@ -193,18 +186,18 @@ static int is_stub(u64 address) { return address - T->image < HT_FLAG_OFFSET; }
  * One relocation of a symbol. Returns 1 when its slot is none of ours, or hooked, and 0 when it is not bound yet: then
  * only the loader knows to what it will be.
  */
-static int relocation_look(const struct module *m, const struct relocation *r, int own)
+static int relocation_look(const struct module *m, const struct relocation *r, int jumps, struct look how)
 {
-	struct symbol s;
-	u64 slot = m->bias + r->offset, value;
-	if (slot % 8 || !read_all(&value, slot, sizeof value) || is_stub(value) ||
-	    !read_all(&s, m->symbols + (r->info >> 32) * sizeof s, sizeof s))
+	const struct symbol *s = (const struct symbol *)m->symbols + (r->info >> 32);
+	const struct ht_name *name = name_known((const u8 *)m->strings + s->name);
+	u64 slot = m->bias + r->offset;
+	if (!name || slot % 8)
 		return 1;
-	const struct ht_name *name = name_at(m->strings + s.name);
-	if (!name)
+	u64 value = peek64(slot);
+	if (is_stub(value))
 		return 1;
 	if (!value)
-		return s.info >> 4 == STB_WEAK;
+		return s->info >> 4 == STB_WEAK;
 	u32 function = name->function;
 	for (u32 v = 0; v < HT_NATIVE_VARIANTS; v++)
 		if (LOAD(&T->native[function][v]) == value) {
@@ -214,9 +207,12 @@ static int relocation_look(const struct module *m, const struct relocation *r, i
 	/* The module's PLT lies before its data. This is its address in the file: not relocated. */
 	if (value < r->offset)
 		return 0;
+	/* A variable of the program's, which may hold something else by now. */
+	if (in_data((u32)r->info) && !how.first)
+		return 1;
 	/* Led back into the module's own code by way of its PLT. */
-	if (value >= m->bias && value < slot && !s.section) {
-		if (own || !name->usual)
+	if (value >= m->bias && value < slot && (!s->section || jumps)) {
+		if (how.own || !name->usual || s->section)
 			return 0;
 		slot_hook(slot, function, LOAD(&T->native[function][name->usual - 1]), value);
 		return 1;
@@ -226,22 +222,15 @@ static int relocation_look(const struct module *m, const struct relocation *r, i
 }
 
 /* Looks at all slots of a module; returns 0 when some were not bound yet. */
-static int module_look(const struct module *m, int own)
+static int module_look(const struct module *m, struct look how)
 {
-	struct relocation some[AT_ONCE];
 	int all = 1;
 	for (u32 k = 0; k < 2; k++) {
-		u64 size = m->tables[k] ? m->sizes[k] / sizeof *some : 0;
-		if (size > RELOCATIONS_MOST)
-			continue;
-		for (u64 i = k ? 0 : m->relative; i < size; i += AT_ONCE) {
-			u64 n = size - i < AT_ONCE ? size - i : AT_ONCE;
-			if (!read_all(some, m->tables[k] + i * sizeof *some, n * sizeof *some))
-				break;
-			for (u64 j = 0; j < n; j++)
-				if (fills_slot((u32)some[j].info) && some[j].info >> 32 && !some[j].addend)
-					all &= relocation_look(m, some + j, own);
-		}
+		const struct relocation *r = (const struct relocation *)m->tables[k];
+		u64 size = r ? m->sizes[k] / sizeof *r : 0;
+		for (u64 i = k ? 0 : m->relative; i < size && i < RELOCATIONS_MOST; i++)
+			if (fills_slot((u32)r[i].info) && r[i].info >> 32 && !r[i].addend)
+				all &= relocation_look(m, r + i, k == 1, how);
 	}
 	return all;
 }
@@ -274,43 +263,62 @@ static void modules_sweep(u32 look)
 
 static void namespace_look(u64 map, u32 look, int own)
 {
-	struct link_map l;
-	for (u32 i = 0; map && i < MODULES_MOST && read_all(&l, map, sizeof l); i++, map = l.next) {
-		struct ht_loaded *known = module_known(map, l.dynamic, own);
+	for (u32 i = 0; map && i < MODULES_MOST; i++) {
+		const struct link_map *l = (const struct link_map *)map;
+		struct ht_loaded *known = module_known(map, l->dynamic, own);
 		struct module m;
+		map = l->next;
 		if (!known)
 			continue;
 		known->look = look;
-		if (known->again)
-			known->again = module_read(&m, &l) && !module_look(&m, known->own);
+		/* What is not bound after so many looks may never be, and each costs time. */
+		if (known->again && known->again <= LOOKS_MOST)
+			known->again = module_read(&m, l) && !module_look(&m, (struct look){known->again == 1, known->own}) ? known->again + 1 : 0;
 	}
+}
+
+/* Looks at the loader's list. It is dl_iterate_phdr's callback, of which the first call does all. */
+static int loader_look(void *info, u64 size, void *thread)
+{
+	(void)info, (void)size, (void)thread;
+	const struct r_debug *space = (const struct r_debug *)T->loader;
+	u32 look = (u32)++T->modules_looks;
+	for (u32 i = 0; space && i < NAMESPACES_MOST; i++) {
+		namespace_look(space->map, look, i > 0 || LOAD(&T->own_scope));
+		space = space->version < 2 ? 0 : (const struct r_debug *)space->next;
+	}
+	modules_sweep(look);
+	return 1;
 }
 
 /* The thread is back from the loader. If another is looking at this moment, it does so later. */
 NOINLINE void modules_look(struct ht_thread *t)
 {
-	struct r_debug space = {.next = T->loader};
-	if (!CFG->may_write || !spin_lock(&T->modules_lock))
+	u32 is = 0, depth = t->depth;
+	if (!CFG->may_write || !T->loader_iterate || !active() ||
+	    !__atomic_compare_exchange_n(&T->modules_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return;
 	t->loader_stack = 0;
-	u32 look = (u32)++T->modules_looks;
-	for (u32 i = 0; space.next && i < NAMESPACES_MOST && read_all(&space, space.next, sizeof space); i++) {
-		namespace_look(space.map, look, i > 0 || LOAD(&T->own_scope));
-		if (space.version < 2)
-			break;
-	}
-	modules_sweep(look);
+	t->depth = 1;
+	((int (*)(int (*)(void *, u64, void *), void *))T->loader_iterate)(loader_look, t);
+	t->depth = depth;
 	if (t->own_scope)
 		__atomic_fetch_sub(&T->own_scope, 1, __ATOMIC_RELAXED);
 	t->own_scope = 0;
 	spin_unlock(&T->modules_lock);
 }
 
-/* Called with each event of a thread. One that is in the loader's hands has its return address where it was. */
+/* Has the thread left the loader? While it is there, its return address stands where it was. Its stack may be gone. */
+COLD int loader_returned(const struct ht_thread *t, const u64 *fp)
+{
+	u64 back = 0;
+	return (u64)fp >= t->loader_stack || !read_word(&back, t->loader_stack + 8) || back != t->loader_back;
+}
+
+/* Called with each event of a thread. */
 INLINE void loader_check(struct ht_thread *t, const u64 *fp)
 {
-	u64 stack = t->loader_stack;
-	if (unlikely(stack) && ((u64)fp >= stack || peek64(stack + 8) != t->loader_back))
+	if (unlikely(t->loader_stack) && loader_returned(t, fp))
 		modules_look(t);
 }
 

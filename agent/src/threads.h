@@ -66,6 +66,8 @@ COLD struct ht_thread *thread_add(u64 pointer)
 	t->depth = 1; /* what a signal handler allocates meanwhile is nested */
 	t->tstate = 0;
 	t->frames = 0;
+	t->loader_stack = t->stack_high = 0;
+	t->natives = 0;
 	thread_named(t);
 	if (t->lives == 1) {
 		u64 i = __atomic_fetch_add(&T->slots.next, 1, __ATOMIC_RELAXED);

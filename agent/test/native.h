@@ -215,6 +215,12 @@ static u32 hooked_in(const struct loaded *m)
 
 static struct r_debug debug;
 
+static int iterate(int (*callback)(void *, u64, void *), void *data)
+{
+	CHECK(T->modules_lock && thread_self()->depth, "a look without its lock, or as if it were the program's");
+	return callback(0, 0, data);
+}
+
 static void slot_tables(void)
 {
 	tables((struct plan){0});
@@ -235,6 +241,7 @@ static void slot_tables(void)
 	T->names_count = 3;
 	debug = (struct r_debug){.version = 1};
 	T->loader = (u64)&debug;
+	T->loader_iterate = (u64)iterate;
 }
 
 static void test_slots(void)
@@ -295,15 +302,6 @@ static void test_slots(void)
 		      "variant %u: %u hooked, %llu missed", v, n, T->slots_missed - missed);
 	}
 
-	/* A list that leads nowhere, and modules that are gone while they are read. */
-	b->map.next = 0x10;
-	modules_look(t);
-	struct loaded *gone = load(&b->map);
-	gone->map.dynamic = 0x20;
-	modules_look(t);
-	gone->map.dynamic = (u64)gone->dynamic;
-	gone->dynamic[2].value = 0x30;
-	modules_look(t);
 	b->map.next = (u64)&a->map; /* a circle */
 	modules_look(t);
 	CHECK(hooked_in(a) == all && hooked_in(b) == all && !T->modules_lock, "after all that");

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,8 +55,18 @@ func startCat(t *testing.T) (pid string, answer func()) {
 			t.Fatalf("cat said %q, %v", b[:n], err)
 		}
 	}
-	answer() // it has started, and waits for more
-	return strconv.Itoa(c.Process.Pid), answer
+	answer() // it has started
+	pid = strconv.Itoa(c.Process.Pid)
+	for { // and waits for more: what it wrote may be here before it is done with writing
+		call, err := os.ReadFile("/proc/" + pid + "/syscall")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(string(call), "0 ") { // read
+			return pid, answer
+		}
+		runtime.Gosched()
+	}
 }
 
 func matches(t *testing.T, text string, patterns ...string) {

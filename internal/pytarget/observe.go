@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -258,7 +259,20 @@ func (o Observation) lasting(other Observation, masks map[string]bool) Observati
 func (tg *Target) Observe(words Words) Observation {
 	tg.t.Helper()
 	inside := tg.lookInside()
+	tg.awaitReading()
 	return tg.lookOutside(inside, words)
+}
+
+// awaitReading waits until the target, which has answered, waits for the next question, or for whatever its situation has
+// it wait for: on its way there it allocates.
+func (tg *Target) awaitReading() {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		call, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tg.Pid()))
+		const write = "1 " // on x86-64
+		if err != nil || !strings.HasPrefix(string(call), write) && !strings.HasPrefix(string(call), "running") {
+			return
+		}
+	}
 }
 
 func (tg *Target) lookInside() *InsideView {
