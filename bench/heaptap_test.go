@@ -8,11 +8,25 @@ import (
 // TestQuickHeaptap runs every part of the benchmark with the heaptap of this checkout. The numbers mean nothing at these
 // sizes, but each run has checked that tracking was on, lost nothing, and changed no result.
 func TestQuickHeaptap(t *testing.T) {
-	printed, rec := quick(t, "-rounds", "1", "-modes", "none,exact,sampled")
+	printed, rec := quick(t, "-rounds", "1", "-modes", "none,exact,sampled,native")
 	r := rec.Results[0]
 	for _, w := range standard() {
 		for _, name := range []string{"exact", "sampled"} {
 			if c := r.Overhead.cell(w.name, name); c == nil || len(c.Rounds) != 1 || c.Rounds[0] == nil {
+				t.Errorf("%s, %s: not measured: %+v", w.name, name, c)
+			}
+		}
+	}
+	for _, w := range workloads() {
+		if !w.native {
+			continue
+		}
+		if why, absent := r.Native.Absent[w.name]; absent {
+			t.Logf("%s is not measured: %s", w.name, why)
+			continue
+		}
+		for _, name := range []string{"exact", "native"} {
+			if c := r.Native.cell(w.name, name); c == nil || len(c.Rounds) != 1 || c.Rounds[0] == nil {
 				t.Errorf("%s, %s: not measured: %+v", w.name, name, c)
 			}
 		}

@@ -202,7 +202,13 @@ func hookedSlots(t testing.TB, tg *target) func(words map[string]uint64) error {
 // mustAttach attaches and requires that tracking has begun.
 func mustAttach(t testing.TB, pid int) *Attachment {
 	t.Helper()
-	a, err := Attach(t.Context(), pid, AttachOptions{})
+	return mustAttachWith(t, pid, AttachOptions{})
+}
+
+// mustAttachWith is the same with options that leave all domains hooked.
+func mustAttachWith(t testing.TB, pid int, o AttachOptions) *Attachment {
+	t.Helper()
+	a, err := Attach(t.Context(), pid, o)
 	if err != nil {
 		t.Fatalf("attach: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,13 +14,14 @@ import (
 	"github.com/heaptap/heaptap/internal/pytarget"
 )
 
-// startLibraries runs libraries.py, with the extension that loses memory, in Debian's interpreter with Debian's libraries.
-func startLibraries(t *testing.T) *pytarget.Target {
+// startLibraries runs libraries.py, with the extension that loses memory, in Debian's interpreter with Debian's libraries. It
+// returns the extension's path as well.
+func startLibraries(t *testing.T) (tg *pytarget.Target, module string) {
 	t.Helper()
 	in := debian(t)
-	tg := pytarget.Start(t, in, "", pytarget.Options{})
+	tg = pytarget.Start(t, in, "", pytarget.Options{})
 	include := strings.Trim(tg.Exec("import sysconfig; sysconfig.get_paths()['include']"), `"'`)
-	module := compile(t, filepath.Join(t.TempDir(), "leaky.so"), "leaky.c", "-I"+include)
+	module = compile(t, filepath.Join(t.TempDir(), "leaky.so"), "leaky.c", "-I"+include)
 	source, err := os.ReadFile(filepath.Join(nativeDir, "libraries.py"))
 	if err != nil {
 		t.Fatal(err)
@@ -27,20 +29,34 @@ func startLibraries(t *testing.T) *pytarget.Target {
 	tg.ExecFile("libraries.py", string(source))
 	tg.Exec("import importlib.util as u; spec = u.spec_from_file_location('leaky', " + quotePython(module) + "); " +
 		"leaky = u.module_from_spec(spec); spec.loader.exec_module(leaky); None")
-	return tg
+	return tg, module
 }
 
 // TestLibraries: NumPy, lxml, SQLite, zlib, bz2 and hashes give the same results while their allocations are tracked, and a
-// leak in a C extension among them is found by the line of Python that calls it, and nothing else is accused.
+// leak in a C extension among them is found by the line of Python that calls it, with native stacks by its own line as
+// well, and nothing else is accused.
 func TestLibraries(t *testing.T) {
 	t.Parallel()
-	tg := startLibraries(t)
+	t.Run("python", func(t *testing.T) {
+		t.Parallel()
+		throughLibraries(t, AttachOptions{})
+	})
+	t.Run("native", func(t *testing.T) {
+		t.Parallel()
+		throughLibraries(t, AttachOptions{Native: true})
+	})
+}
+
+func throughLibraries(t *testing.T, o AttachOptions) {
+	tg, module := startLibraries(t)
 	const requests = 40 // between two snapshots
 	answers := func(first int) string { return tg.Exec(fmt.Sprintf("answers(%d, %d)", first, requests)) }
 	want := answers(0)
 	words := hookedWords(t, tg.Pid())
 	before := tg.Observe(words)
-	mustAttach(t, tg.Pid())
+	if _, err := Attach(t.Context(), tg.Pid(), o); err != nil {
+		t.Fatal(err)
+	}
 	if got := answers(0); got != want {
 		t.Errorf("tracked, the libraries' answers are %s, and were %s", got, want)
 	}
@@ -53,6 +69,9 @@ func TestLibraries(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkNativeLeak(t, h.LeakReport, requests*8)
+	if o.Native {
+		checkNativeLine(t, h.LeakReport, module)
+	}
 	status := mustBe(t, tg.Pid(), Tracking)
 	for _, total := range status.Totals {
 		if total.Domain == Malloc && total.AllocBlocks < 100_000 {
@@ -77,7 +96,7 @@ func checkNativeLeak(t *testing.T, r *heap.LeakReport, lost int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := 1 + slices.IndexFunc(strings.Split(string(source), "\n"), func(s string) bool { return strings.Contains(s, "leaky.lose(") })
+	line := textLine(string(source), "leaky.lose(")
 	var found int64
 	for _, s := range r.Suspects {
 		callers := r.Series[0].Callers(s.Stack)
@@ -98,6 +117,33 @@ func checkNativeLeak(t *testing.T, r *heap.LeakReport, lost int64) {
 	if t.Failed() {
 		for _, c := range r.Cleared {
 			t.Logf("cleared: %v %s %v", r.Series[0].Callers(c.Stack), c.Why, c.Bytes)
+		}
+	}
+}
+
+// textLine is the number of the first line that holds some text.
+func textLine(source, text string) int {
+	return 1 + slices.IndexFunc(strings.Split(source, "\n"), func(s string) bool { return strings.Contains(s, text) })
+}
+
+// checkNativeLine requires that each suspect was allocated in the extension, in the line that loses it, as addr2line
+// (binutils) reads the extension's debug information.
+func checkNativeLine(t *testing.T, r *heap.LeakReport, module string) {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(nativeDir, "leaky.c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("leaky.c:%d", textLine(string(source), "/* the leak */"))
+	for _, s := range r.Suspects {
+		f := r.Series[0].Callers(s.Stack)[0]
+		if f.Module != module {
+			t.Errorf("the leak is in %+v, and should be in %s", f, module)
+			continue
+		}
+		out, err := exec.CommandContext(t.Context(), "addr2line", "-e", module, fmt.Sprintf("%#x", f.Addr)).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("the leak at %#x is in %s (%v), and should be in %s", f.Addr, out, err, want)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func TestRandomInstants(t *testing.T) {
 				if name == "forks" {
 					mustFollow(t, tg.Pid())
 				} else {
-					mustAttach(t, tg.Pid())
+					mustAttachWith(t, tg.Pid(), AttachOptions{Native: i%10 == 0})
 				}
 				letRun(t, rnd, 3*time.Millisecond)
 				if i%5 == 0 {
