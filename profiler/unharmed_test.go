@@ -186,6 +186,7 @@ def blocks(n):
 				tg.Exec(fmt.Sprintf("codes(2000); threads(%d); blocks(100)", times(t, 300)))
 				return mustBe(t, tg.Pid(), Tracking)
 			}
+			work() // malloc's arenas of the threads come one after another, and each has its part of the tables
 			first := work()
 			work()
 			third := work()
