@@ -1,6 +1,7 @@
 package symbolize_test
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,11 +104,20 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// largePython is a pattern for the libpython of pyenv's newest interpreter, which has debug information.
+func largePython(t testing.TB) string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(cmp.Or(os.Getenv("PYENV_ROOT"), filepath.Join(home, ".pyenv")), "versions/3.13*/lib/libpython3.*.so.1.0")
+}
+
 // A library of the system, with debug files in the system's place: libc, where the package libc6-dbg is installed, and
 // whatever Python there is.
 func TestWitnessLarge(t *testing.T) {
 	found := 0
-	for _, pattern := range []string{"/lib/x86_64-linux-gnu/libc.so.6", "/root/.pyenv/versions/3.13*/lib/libpython3.*.so.1.0"} {
+	for _, pattern := range []string{"/lib/x86_64-linux-gnu/libc.so.6", largePython(t)} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -232,7 +242,7 @@ func instructions(t testing.TB, file string) []uint64 {
 
 // BenchmarkFrames symbolizes 10,000 random addresses of a large library.
 func BenchmarkFrames(b *testing.B) {
-	files, err := filepath.Glob("/root/.pyenv/versions/3.13*/lib/libpython3.*.so.1.0")
+	files, err := filepath.Glob(largePython(b))
 	if err != nil || len(files) == 0 {
 		b.Skip("no libpython 3.13 with debug information")
 	}
