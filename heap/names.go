@@ -165,7 +165,7 @@ func (p *pattern) matches(name string) bool {
 		if p.either(name, strings.HasSuffix(name, "."+p.text) || strings.HasSuffix(name, "::"+p.text)) {
 			return true
 		}
-		plain := plainName(name)
+		plain := PlainName(name)
 		return plain != name && p.either(plain, strings.HasSuffix(plain, "::"+p.text))
 	case moduleName:
 		return p.either(name, strings.HasPrefix(name, p.text+"."))

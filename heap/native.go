@@ -51,14 +51,18 @@ func (s *Snapshot) ReplaceFrames(chains [][]Frame) *Snapshot {
 	return &replaced
 }
 
+// NativeCut is the function of a frame that stands for native callers that are not known: those of code that there was
+// no information to unwind by, or not yet.
+const NativeCut = "[native callers not known]"
+
 // FrameView says which frames of a stack somebody wants to see.
 type FrameView int
 
 // Views of stacks.
 const (
 	// MixedFrames is Python and machine code, without what only brings the one to the other: frames of the interpreter
-	// itself, of libc where it starts a program or a thread, and of functions that allocate for others (operator new).
-	// Of a stack that has no other frames, they are shown.
+	// itself, of libc where it starts a program or a thread, and at the end of a stack of what allocates for others
+	// (operator new, libc's strdup) or is not known (NativeCut). Of a stack that has no other frames, they are shown.
 	MixedFrames  FrameView = iota
 	PythonFrames           // what is left where machine code is left out
 	AllFrames
@@ -76,8 +80,23 @@ func (v FrameView) String() string {
 	return "all"
 }
 
-// HasNative tells whether any frame is of machine code.
-func (s *Snapshot) HasNative() bool { return slices.ContainsFunc(s.Frames, Frame.Native) }
+// HasNative tells whether any frame is of machine code, or stands for some.
+func (s *Snapshot) HasNative() bool {
+	return slices.ContainsFunc(s.Frames, func(f Frame) bool { return roleOf(f) != python })
+}
+
+// CutNative returns what was allocated at stacks of which some native callers are not known.
+func (s *Snapshot) CutNative() Values {
+	var cut Values
+	if slices.ContainsFunc(s.Frames, func(f Frame) bool { return roleOf(f) == unknown }) {
+		for _, r := range s.ByFunction() {
+			if roleOf(r.Frame) == unknown {
+				cut.Add(r.Cum)
+			}
+		}
+	}
+	return cut
+}
 
 // View returns the snapshot with those frames only. Blocks stay, and belong to what is left of their stacks.
 func (s *Snapshot) View(v FrameView) *Snapshot {
@@ -100,7 +119,7 @@ func (s *Snapshot) View(v FrameView) *Snapshot {
 		return b.Push(node, frames[f])
 	}
 	// For each node of s: what is left of its stack; the same without hiding, for stacks of which nothing would be
-	// left; and what is left without the functions at its end that allocate for others.
+	// left; and what is left up to who asked for the memory.
 	type left struct{ mixed, all, caller int32 }
 	nodes := make([]left, len(s.Stacks))
 	for i, n := range s.Stacks {
@@ -121,7 +140,7 @@ func (s *Snapshot) View(v FrameView) *Snapshot {
 		}
 		switch {
 		case r == interpreter, r == system && at.mixed == None: // hidden
-		case r == allocator && at.caller != None:
+		case r != python && r != native && at.caller != None:
 			at.mixed = kept(at.mixed, n.Frame)
 		default:
 			at.mixed = kept(at.mixed, n.Frame)
@@ -171,9 +190,13 @@ const (
 	interpreter
 	system    // of libc and the loader
 	allocator // allocates for its caller
+	unknown   // NativeCut
 )
 
 func roleOf(f Frame) role {
+	if f.Func == NativeCut && f.File == "" && f.Module == "" {
+		return unknown
+	}
 	if !f.Native() {
 		return python
 	}
@@ -208,16 +231,19 @@ func ofInterpreter(base string) bool {
 	return ok && strings.Trim(version, "0123456789.tdmu") == ""
 }
 
-// allocates tells whether a function is one of those that only allocate for their callers, in C++ and Rust.
+// allocates tells whether a function is one of those that only allocate for their callers, in C++ and Rust. In the C++
+// library these are also what has a name that only the implementation may use, as std::vector<T>::_M_realloc_insert has.
 func allocates(name string) bool {
-	for _, prefix := range [...]string{"operator new", "__rust_alloc", "__rust_realloc", "__rdl_alloc", "__rdl_realloc",
-		"__rg_alloc", "__rg_realloc", "alloc::alloc::", "<alloc::alloc::Global", "std::__new_allocator<",
-		"__gnu_cxx::new_allocator<", "std::allocator<", "std::allocator_traits<"} {
+	for _, prefix := range [...]string{"operator new", "std::__new_allocator<", "__gnu_cxx::new_allocator<", "std::allocator<",
+		"std::allocator_traits<", "__rust_alloc", "__rust_realloc", "__rdl_alloc", "__rdl_realloc", "__rg_alloc", "__rg_realloc",
+		"alloc::alloc::", "<alloc::alloc::Global", "alloc::raw_vec::", "<alloc::raw_vec::", "hashbrown::raw::alloc::"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
 	}
-	return false
+	plain := PlainName(name)
+	last := plain[strings.LastIndexByte(plain, ':')+1:]
+	return strings.HasPrefix(last, "_") && (strings.HasPrefix(plain, "std::") || strings.HasPrefix(plain, "__gnu_cxx::"))
 }
 
 // ModuleName is the module that a frame belongs to, and whether that is somebody's own code: of Python as [ModuleOf]
@@ -250,9 +276,9 @@ func (f Frame) ModuleName() (module string, own bool) {
 	return base, true
 }
 
-// plainName is a name of C++ or Rust without the types of its parameters, its template arguments and its result:
+// PlainName is a name of C++ or Rust without the types of its parameters, its template arguments and its result:
 // "std::vector::push_back" for "void std::vector<int>::push_back(int const&)". Other names stay as they are.
-func plainName(name string) string {
+func PlainName(name string) string {
 	if !strings.Contains(name, "::") && !strings.Contains(name, "(") || strings.HasPrefix(name, "<") {
 		return name
 	}

@@ -18,8 +18,14 @@ func at(text string) Frame {
 		fmt.Sscanf(addr, "%x", &f.Addr)
 		return f
 	}
+	if text == NativeCut {
+		return Frame{Func: text}
+	}
 	return Frame{Func: text, File: "/srv/app.py", Line: 1}
 }
+
+// unknownCallers is NativeCut as at and withStacks read it.
+var unknownCallers = strings.ReplaceAll(NativeCut, " ", "~")
 
 // stackOf writes a stack, outermost first, as at reads it.
 func stackOf(s *Snapshot, stack int32) string {
@@ -73,6 +79,19 @@ func TestView(t *testing.T) {
 		{"/usr/lib/libstdc++.so.6!operator~new(unsigned~long)", "/usr/lib/libstdc++.so.6!operator new(unsigned long)", ""},
 		{"main /usr/lib/libstdc++.so.6!operator~new(int) /srv/ext.so!handler",
 			"main /usr/lib/libstdc++.so.6!operator new(int) /srv/ext.so!handler", "main"},
+		{"main /srv/ext.so!keep /lib/libc.so.6!strdup", "main /srv/ext.so!keep", "main"},
+		{"main /srv/ext.so!put /srv/ext.so!alloc::raw_vec::RawVec<T,A>::grow_one /srv/ext.so!<alloc::raw_vec::RawVecInner>::finish_grow",
+			"main /srv/ext.so!put", "main"},
+		{"main /srv/ext.so!fill /srv/ext.so!std::vector<int>::push_back(int) " +
+			"/srv/ext.so!void~std::vector<int>::_M_realloc_insert<int>(int*,~int&) /srv/ext.so!std::_Vector_base<int>::_M_allocate()",
+			"main /srv/ext.so!fill /srv/ext.so!std::vector<int>::push_back(int)", "main"},
+		{"main /srv/ext.so!std::__cxx11::basic_string<char>::append(char~const*) /srv/ext.so!shop::_grow(int)", "main " +
+			"/srv/ext.so!std::__cxx11::basic_string<char>::append(char const*) /srv/ext.so!shop::_grow(int)", "main"},
+		// So is what is not known, and Python's calls have nothing of it.
+		{"main " + unknownCallers, "main", "main"},
+		{"main " + unknownCallers + " /srv/ext.so!grow", "main [native callers not known] /srv/ext.so!grow", "main"},
+		{"main " + unknownCallers + " handle /srv/ext.so!grow", "main [native callers not known] handle /srv/ext.so!grow", "main handle"},
+		{unknownCallers, NativeCut, ""},
 		// Of nothing else, all.
 		{"/lib/libc.so.6!start /usr/bin/python3!main /usr/bin/python3!PyInitialize", "/lib/libc.so.6!start /usr/bin/python3!main " +
 			"/usr/bin/python3!PyInitialize", ""},
@@ -179,7 +198,7 @@ func TestPlainName(t *testing.T) {
 		"<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend":         "<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend",
 		"shop::Session::Session(int)::{lambda(int)#1}::operator()(int)": "shop::Session::Session",
 	} {
-		if got := plainName(name); got != want {
+		if got := PlainName(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}

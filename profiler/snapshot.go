@@ -343,7 +343,7 @@ func (b *snapshotBuilder) describeFrame(number uint32, instr int32) (heap.Frame,
 	switch number {
 	case agent.CodeCut:
 		if instr == agent.CutNative {
-			return heap.Frame{Func: "[native callers not known]"}, nil
+			return heap.Frame{Func: heap.NativeCut}, nil
 		}
 		return heap.Frame{Func: "[outer frames not kept]"}, nil
 	case agent.CodeUnknown, agent.CodeNone, agent.CodeRoot:

@@ -31,7 +31,7 @@ func fitStack(s *heap.Snapshot, stack int32, width int) string {
 	var b strings.Builder
 	used := 0
 	for i, f := range s.Callers(stack) {
-		text := place(f)
+		text := FitPlace(f, 0)
 		if i > 0 {
 			text = " ← " + text
 		}

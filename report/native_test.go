@@ -94,8 +94,11 @@ func TestPlaceNative(t *testing.T) {
 		{heap.Frame{Module: "/lib/libz.so.1", Addr: 0x1234}, 0, "libz.so.1+0x1234"},
 		{heap.Frame{File: "crt1.S", Line: 3, Module: "/lib/libz.so.1"}, 0, "[unknown] (crt1.S:3)"},
 		{heap.Frame{Func: "\x1b[31m", Module: "/lib/\x1b.so"}, 0, `\x1b[31m (\x1b.so)`},
-		{long, 60, "std::vector<shop::Entry, std::allocator<sh… (vector.tcc:439)"},
-		{long, 20, "std::vector<shop::E…"},
+		{long, 0, "std::vector::_M_realloc_insert (/usr/include/c++/12/bits/vector.tcc:439)"},
+		{long, 60, "std::vector::_M_realloc_insert (…/12/bits/vector.tcc:439)"},
+		{long, 20, "std::vector::_M_rea…"},
+		{heap.Frame{Func: "shop::Cache<int>::grow(unsigned long)", Module: "/srv/a.so"}, 60, "shop::Cache<int>::grow(unsigned long) (a.so)"},
+		{heap.Frame{Func: "shop::Cache<int>::grow(unsigned long)", Module: "/srv/a.so"}, 40, "shop::Cache::grow (a.so)"},
 	} {
 		got := FitPlace(test.f, test.width)
 		if test.width > 0 && Cells(got) > test.width {

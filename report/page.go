@@ -132,7 +132,7 @@ func newPage(d *heap.Delta, o pageOptions) (page, error) {
 	for _, r := range rows {
 		name := r.name
 		if name == "" {
-			name = cutText(place(r.frame))
+			name = cutText(FitPlace(r.frame, 0))
 		}
 		p.Top = append(p.Top, pageLine{
 			Size(r.values[inBytes(o.metric)]), Count(r.values[inBlocks(o.metric)]), Percent(share(r.values[o.metric],

@@ -71,8 +71,9 @@ func function(f heap.Frame) string {
 }
 
 // place is the frame on one line: "server.py:42 Handler.get" of Python, "deflate (deflate.c:17)" of machine code.
-func place(f heap.Frame) string {
-	where, what := location(f), function(f)
+func place(f heap.Frame) string { return placed(f, location(f), function(f)) }
+
+func placed(f heap.Frame, where, what string) string {
 	switch {
 	case where == "":
 		return what
@@ -82,28 +83,31 @@ func place(f heap.Frame) string {
 	return where + " " + what
 }
 
+// maxName is the length up to which names of C++ and Rust are shown to people as they are. There are some of thousands of
+// characters.
+const maxName = 80
+
 // fileOf is the file that a frame is in: of machine code without a source file, the object's.
 func fileOf(f heap.Frame) string { return cmp.Or(f.File, f.Module) }
 
-// FitPlace is a frame on one line, in at most width cells: first the file loses leading folders, then either end is cut. A width of 0
-// is no limit.
+// FitPlace is a frame on one line for people to read, in at most width cells: a long name loses its arguments, then the file its
+// leading folders, then either end is cut. A width of 0 is no limit.
 func FitPlace(f heap.Frame, width int) string {
-	full := place(f)
+	where, what := location(f), function(f)
+	if f.Native() && (Cells(what) > maxName || width > 0 && Cells(placed(f, path.Base(where), what)) > width) {
+		what = Printable(cmp.Or(heap.PlainName(f.Func), what))
+	}
+	full := placed(f, where, what)
 	if width <= 0 || Cells(full) <= width {
 		return full
 	}
-	where, what := location(f), function(f)
 	for {
 		cut := strings.IndexByte(strings.TrimPrefix(where, "…/"), '/')
 		if cut < 0 {
 			break
 		}
 		where = "…" + strings.TrimPrefix(where, "…/")[cut:]
-		short := where + " " + what
-		if f.Native() {
-			short = what + " (" + where + ")"
-		}
-		if Cells(short) <= width {
+		if short := placed(f, where, what); Cells(short) <= width {
 			return short
 		}
 	}

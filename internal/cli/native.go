@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/heaptap/heaptap/heap"
+	"github.com/heaptap/heaptap/report"
 	"github.com/heaptap/heaptap/symbolize"
 )
 
@@ -64,14 +65,16 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 	}
 	known := map[heap.Frame][]heap.Frame{}
 	objects := map[string]symbolize.Object{} // by path
-	said := map[string]bool{}                // of which objects a note was made
+	said := map[string]bool{}                // of which objects a note was made; of NativeCut
 	return func(s *heap.Snapshot) *heap.Snapshot {
 		if !s.HasNative() {
 			return s
 		}
+		all := s
 		if s = s.View(wanted); wanted == heap.PythonFrames {
 			return s
 		}
+		a.noteCut(all, said)
 		// What is left out by its object is left out already; names tell what else is, further below.
 		var fresh []heap.Frame
 		for _, f := range s.Frames {
@@ -95,6 +98,21 @@ func (a *app) view(c *cobra.Command, n *nativeFlags, pid int) (func(*heap.Snapsh
 		a.noteNameless(s, objects, said)
 		return s
 	}, nil
+}
+
+// leastCut is the share of live bytes from which it is said that native callers are not known, percent.
+const leastCut = 1
+
+// noteCut tells once of how much the native callers are not known, and why that may be.
+func (a *app) noteCut(s *heap.Snapshot, said map[string]bool) {
+	live := s.Total()[heap.InuseBytes]
+	cut := s.CutNative()[heap.InuseBytes]
+	if cut == 0 || cut*100 < live*leastCut || said[heap.NativeCut] {
+		return
+	}
+	said[heap.NativeCut] = true
+	a.note(fmt.Sprintf("native callers are not known of %s, %.1f %%: a module that was loaded since the attach is unwound from the "+
+		"next dump on, code without unwind information never", report.Size(cut), float64(cut)*100/float64(live)))
 }
 
 // maxNameless is how many objects without names are told of.
@@ -147,7 +165,13 @@ Native calls are written "deflate (deflate.c:17)", those of Python "shop.py:42
 get". Filters know them: --func push_back is std::vector<int>::push_back(int),
 --module libz.so.1 an object, --module numpy an extension module, --file a file
 of source or an object. A filter at a dump knows objects only, no names. What
-the interpreter itself allocates counts for the call that made it do so.
+the interpreter itself allocates counts for the call that made it do so; so does
+what libc does (strdup).
+
+A module that is loaded while nobody looks is unwound from the next dump on, and
+soon where heaptap stays (run, --hold, top, watch). Until then what it allocates
+counts for the Python call that led there.
+
 --as pprof writes a snapshot that has the names in it.`
 
 // nativeTopic is what `heaptap help native` shows.
