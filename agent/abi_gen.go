@@ -57,7 +57,7 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x14
+	NativeFunctions   = 0x16
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
@@ -74,10 +74,12 @@ const (
 	NMremap           = 0xd
 	NMunmap           = 0xc
 	NPosixMemalign    = 0x5
+	NPrctl            = 0x14
 	NPvalloc          = 0x8
 	NRealloc          = 0x2
 	NReallocarray     = 0x3
 	NSigaction        = 0x13
+	NSyscall          = 0x15
 	NValloc           = 0x7
 	Obj               = 0x2
 	OutletClock       = 0x1
@@ -237,7 +239,7 @@ type Flag struct {
 	Active      uint64
 	UntilSample int64
 	Tables      uint64
-	Pad         uint64
+	Calling     uint64
 }
 
 var _ [32]byte = [unsafe.Sizeof(Flag{})]byte{}
@@ -527,8 +529,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [20][4]uint64
-	Stubs          [20][4]uint64
+	Native         [22][4]uint64
+	Stubs          [22][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -548,10 +550,12 @@ type Tables struct {
 	EndingWord     uint64
 	Ending         uint32
 	EndingKeeper   uint32
-	Reserved       [11]uint64
+	Filtered       uint32
+	Pad8           uint32
+	Reserved       [10]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [119]uint64
+	Pad7           [103]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}

@@ -100,6 +100,8 @@ enum {
 	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
 	HT_N_DLVSYM,
 	HT_N_SIGACTION, /* the first thing that an interpreter asks of libc when it ends; see ending.h */
+	HT_N_PRCTL, /* what sets a seccomp filter; see filter.h */
+	HT_N_SYSCALL,
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -646,12 +648,14 @@ struct ht_tables {
 	u64 ending_word; /* address of the pointer that is set when the interpreter ends; 0: nobody minds */
 	u32 ending;      /* HT_ENDING_… */
 	u32 ending_keeper; /* pid, as the target sees it, of whoever lets it go on; 0: not known */
-	u64 reserved[11];
+	u32 filtered; /* the process has set a seccomp filter since: the agent makes no system calls any more; see filter.h */
+	u32 pad8;
+	u64 reserved[10];
 
 	struct ht_stacks stacks;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[119];
+	u64 pad7[103];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 
@@ -667,7 +671,7 @@ struct ht_flag {
 	 */
 	s64 until_sample;
 	u64 tables; /* whose the tables are: HT_TABLES_… */
-	u64 pad;
+	u64 calling; /* threads that are in system calls of the agent's own */
 };
 HT_ASSERT_SIZE(struct ht_flag, 32);
 

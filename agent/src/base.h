@@ -101,6 +101,20 @@ static u64 take_bytes(u64 n)
 #error "no such CPU"
 #endif
 
+/*
+ * A system call of the agent's own. There are none once the process has set a seccomp filter, which may kill it for one:
+ * whoever is about to set it says so, and waits until those that are being made are done. See filter.h.
+ */
+NOINLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+{
+	s64 result = -38; /* ENOSYS */
+	__atomic_fetch_add(&ht_flag.calling, 1, __ATOMIC_SEQ_CST);
+	if (likely(!__atomic_load_n(&T->filtered, __ATOMIC_SEQ_CST)))
+		result = kernel_call(nr, a, b, c, d, e, f);
+	__atomic_fetch_sub(&ht_flag.calling, 1, __ATOMIC_SEQ_CST);
+	return result;
+}
+
 enum { PAGE = 4096 };
 
 #ifndef HT_HOSTED

@@ -11,7 +11,7 @@ enum { LOCK_YIELDS = 1 << 20 };
 static int mappings_lock(void)
 {
 	int got = spin_lock(&T->mappings_lock);
-	for (u32 i = 0; !got && T->may_yield && !LOAD(&T->mappings_stuck) && i < LOCK_YIELDS; i++) {
+	for (u32 i = 0; !got && T->may_yield && !LOAD(&T->filtered) && !LOAD(&T->mappings_stuck) && i < LOCK_YIELDS; i++) {
 		u32 is = 0;
 		system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 		got = __atomic_compare_exchange_n(&T->mappings_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);

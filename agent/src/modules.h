@@ -287,7 +287,9 @@ NOINLINE void modules_look(struct ht_thread *t)
 {
 	u32 is = 0;
 	u64 depth = t->depth;
-	if (!CFG->may_write || !T->loader_iterate || !active() ||
+	if (LOAD(&T->filtered))
+		t->loader_stack = 0; /* nothing can be written: see filter.h */
+	if (!CFG->may_write || LOAD(&T->filtered) || !T->loader_iterate || !active() ||
 	    !__atomic_compare_exchange_n(&T->modules_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return;
 	t->loader_stack = 0;

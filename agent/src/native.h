@@ -247,7 +247,7 @@ INLINE u64 native_mremap(u64 a, u64 old, u64 size, u64 flags, u64 to, u32 v)
 
 enum { RTLD_DEEPBIND = 8 };
 
-/* Nothing of ours is on the stack when the loader runs: these end in a jump, which a test holds them to. */
+/* Nothing of ours is on the stack when a module is loaded: these end in a jump, which a test holds them to. */
 
 INLINE u64 native_dlopen(u64 file, u64 mode, u32 v)
 {
@@ -269,8 +269,11 @@ INLINE int native_dlclose(u64 handle, u32 v)
 
 INLINE u64 native_dlsym(u64 handle, u64 name, u32 v)
 {
+	u64 (*real)(u64, u64) = REAL(HT_N_DLSYM, v, u64(*)(u64, u64));
 	loader_left(HOOK_FRAME);
-	return REAL(HT_N_DLSYM, v, u64(*)(u64, u64))(handle, name);
+	if (unlikely(sets_filters(handle, name)))
+		return filter_symbol(real, handle, name);
+	return real(handle, name);
 }
 
 INLINE u64 native_dlvsym(u64 handle, u64 name, u64 version, u32 v)
@@ -285,6 +288,26 @@ INLINE int native_sigaction(int signal, u64 to, u64 from, u32 v)
 {
 	ending_look();
 	return REAL(HT_N_SIGACTION, v, int (*)(int, u64, u64))(signal, to, from);
+}
+
+/* ---- a seccomp filter -------------------------------------------------------------------------------------------- */
+
+/*
+ * How many arguments they have depends on the first. What registers hold is passed on, and what the stack holds is not
+ * touched, since it may be no argument: these end in a jump, too.
+ */
+typedef u64 (*any_function)(REGISTER_ARGUMENTS);
+
+INLINE u64 native_prctl(REGISTER_ARGUMENTS, u32 v)
+{
+	filter_look(SYS_prctl, a);
+	return REAL(HT_N_PRCTL, v, any_function)(THE_REGISTERS);
+}
+
+INLINE u64 native_syscall(REGISTER_ARGUMENTS, u32 v)
+{
+	filter_look(a, b);
+	return REAL(HT_N_SYSCALL, v, any_function)(THE_REGISTERS);
 }
 
 /* ---- what slots hold: ht_native_malloc_0 and so on -------------------------------------------------------------- */
@@ -317,6 +340,8 @@ INLINE int native_sigaction(int signal, u64 to, u64 from, u32 v)
 	ENTRY int ht_native_dlclose_##v(u64 handle) { return native_dlclose(handle, v); }                            \
 	ENTRY u64 ht_native_dlsym_##v(u64 handle, u64 name) { return native_dlsym(handle, name, v); }                \
 	ENTRY u64 ht_native_dlvsym_##v(u64 handle, u64 name, u64 version) { return native_dlvsym(handle, name, version, v); } \
-	ENTRY int ht_native_sigaction_##v(int signal, u64 to, u64 from) { return native_sigaction(signal, to, from, v); }
+	ENTRY int ht_native_sigaction_##v(int signal, u64 to, u64 from) { return native_sigaction(signal, to, from, v); } \
+	ENTRY u64 ht_native_prctl_##v(REGISTER_ARGUMENTS) { return native_prctl(THE_REGISTERS, v); }                  \
+	ENTRY u64 ht_native_syscall_##v(REGISTER_ARGUMENTS) { return native_syscall(THE_REGISTERS, v); }
 
 VARIANTS(STUBS)

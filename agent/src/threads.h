@@ -18,8 +18,8 @@ enum { THREAD_PROBES = 64 };
 
 COLD void thread_named(struct ht_thread *t)
 {
-	if (CFG->may_gettid)
-		STORE(&t->tid, (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0));
+	s64 tid = CFG->may_gettid ? system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) : 0;
+	STORE(&t->tid, tid > 0 ? (u32)tid : 0);
 	if (CFG->may_prctl)
 		system_call(SYS_prctl, 16 /* PR_GET_NAME */, (u64)t->name, 0, 0, 0, 0);
 	t->lives++;
