@@ -26,7 +26,7 @@ enum {
 
 INLINE struct ht_native_frame *natives_of(const struct ht_thread *t)
 {
-	return (struct ht_native_frame *)at(T->natives.offset) + (u64)(t - thread_slots()) * 2 * T->stacks.capacity;
+	return (struct ht_native_frame *)at(t->natives_at);
 }
 
 /* node_child, with a guess. */
