@@ -200,7 +200,7 @@ type Config struct {
 	Temporary          uint32
 	MayWrite           uint32
 	Follow             uint32
-	Pad                uint32
+	MayLook            uint32
 	Reserved           [7]uint64
 }
 
@@ -581,10 +581,12 @@ type Thread struct {
 	Pointer          uint64
 	Tstate           uint64
 	TstateId         uint64
-	Depth            uint32
+	Depth            uint64
+	DepthBack        uint64
 	Root             uint32
 	Frames           uint32
 	CodeGeneration   uint32
+	Pad              uint32
 	NodesNext        uint64
 	NodesEnd         uint64
 	Buckets          uint64
@@ -616,10 +618,10 @@ type Thread struct {
 	Memo             [2]Memo
 	FramesAt         uint64
 	NativesAt        uint64
-	Reserved         [1]uint64
+	Reserved         [7]uint64
 }
 
-var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}
+var _ [640]byte = [unsafe.Sizeof(Thread{})]byte{}
 
 // Window is struct ht_window of abi.h.
 type Window struct {

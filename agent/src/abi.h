@@ -334,10 +334,12 @@ struct ht_thread {
 	u64 pointer; /* thread pointer; 0: free */
 	u64 tstate;  /* last thread state seen, to notice a new thread at an old address */
 	u64 tstate_id;
-	u32 depth;   /* inside an allocator: what it calls is not counted again */
+	u64 depth;   /* frame of the hook that has called an allocator: what that calls is not counted again; 0: none has */
+	u64 depth_back; /* that frame's return address */
 	u32 root;    /* node */
 	u32 frames;  /* of the last walk */
 	u32 code_generation;
+	u32 pad;
 	u64 nodes_next; /* node numbers taken and not used yet: [next, end) */
 	u64 nodes_end;
 	u64 buckets; /* offset from the tables of u32[bucket_mask + 1], node numbers */
@@ -350,7 +352,7 @@ struct ht_thread {
 	char name[16];
 	u64 unseen_frees;
 	u64 lost;
-	u64 nested; /* allocations made within allocators by somebody else's code */
+	u64 nested; /* allocations within allocators, which are not counted */
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
@@ -369,9 +371,9 @@ struct ht_thread {
 	struct ht_memo memo[2]; /* of raw blocks, and of malloc's */
 	u64 frames_at;          /* offset from the tables of two ht_frame[frame_capacity]: last walk and workspace */
 	u64 natives_at;         /* the same of two ht_native_frame[stacks.capacity] */
-	u64 reserved[1];
+	u64 reserved[7];
 };
-HT_ASSERT_SIZE(struct ht_thread, 576);
+HT_ASSERT_SIZE(struct ht_thread, 640);
 
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
@@ -435,7 +437,7 @@ struct ht_config {
 	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
 	u32 may_write; /* process_vm_readv, process_vm_writev and mprotect */
 	u32 follow;    /* a forked child gets tables of its own, see fork.h */
-	u32 pad;
+	u32 may_look;  /* process_vm_readv and sigaltstack */
 	u64 reserved[7];
 };
 HT_ASSERT_SIZE(struct ht_config, 288);
