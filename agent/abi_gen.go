@@ -200,7 +200,7 @@ type Config struct {
 	Temporary          uint32
 	MayWrite           uint32
 	Follow             uint32
-	Pad                uint32
+	MayLook            uint32
 	Reserved           [7]uint64
 }
 
@@ -561,10 +561,12 @@ type Thread struct {
 	Pointer          uint64
 	Tstate           uint64
 	TstateId         uint64
-	Depth            uint32
+	Depth            uint64
+	DepthBack        uint64
 	Root             uint32
 	Frames           uint32
 	CodeGeneration   uint32
+	Pad              uint32
 	NodesNext        uint64
 	NodesEnd         uint64
 	Buckets          uint64
@@ -593,7 +595,7 @@ type Thread struct {
 	NativeEnd        uint32
 	NativeLeft       uint32
 	NativePad        uint32
-	Reserved         [5]uint64
+	Reserved         [3]uint64
 }
 
 var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}

@@ -317,10 +317,12 @@ struct ht_thread {
 	u64 pointer; /* thread pointer; 0: free */
 	u64 tstate;  /* last thread state seen, to notice a new thread at an old address */
 	u64 tstate_id;
-	u32 depth;   /* inside an allocator: what it calls is not counted again */
+	u64 depth;   /* frame of the hook that has called an allocator: what that calls is not counted again; 0: none has */
+	u64 depth_back; /* that frame's return address */
 	u32 root;    /* node */
 	u32 frames;  /* of the last walk */
 	u32 code_generation;
+	u32 pad;
 	u64 nodes_next; /* node numbers taken and not used yet: [next, end) */
 	u64 nodes_end;
 	u64 buckets; /* offset from the tables of u32[bucket_mask + 1], node numbers */
@@ -333,7 +335,7 @@ struct ht_thread {
 	char name[16];
 	u64 unseen_frees;
 	u64 lost;
-	u64 nested; /* allocations made within allocators by somebody else's code */
+	u64 nested; /* allocations within allocators, which are not counted */
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
@@ -349,7 +351,7 @@ struct ht_thread {
 	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
 	u32 native_left; /* Python frames outside of them */
 	u32 native_pad;
-	u64 reserved[5];
+	u64 reserved[3];
 };
 HT_ASSERT_SIZE(struct ht_thread, 576);
 
@@ -415,7 +417,7 @@ struct ht_config {
 	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
 	u32 may_write; /* process_vm_readv, process_vm_writev and mprotect */
 	u32 follow;    /* a forked child gets tables of its own, see fork.h */
-	u32 pad;
+	u32 may_look;  /* process_vm_readv and sigaltstack */
 	u64 reserved[7];
 };
 HT_ASSERT_SIZE(struct ht_config, 288);

@@ -5,7 +5,7 @@
  * it is put in after the real malloc. A realloc takes the old block out before, and puts it back if the call fails.
  *
  * Depth: allocators call each other (a large object is a raw block). Only the outermost call is counted; what it calls
- * finds depth > 0 and passes through.
+ * finds the depth set and passes through. See depth.h for calls that never return.
  */
 
 /*
@@ -252,11 +252,11 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		pass_malloc(t);
 		return original(ctx, size);
 	}
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *p = original(ctx, size);
 	if (likely(p)) {
 		if (domain == HT_OBJ)
@@ -275,11 +275,11 @@ INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, n, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		pass_malloc(t);
 		return original(ctx, n, size);
 	}
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *p = original(ctx, n, size);
 	if (likely(p))
 		record(t, domain, (u64)p, n * size, HOOK_FRAME); /* no overflow, or there would be no p */
@@ -295,7 +295,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, p, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		/* Within another allocator the outer call accounts for the block; without a record nobody does. */
 		if (!t && p)
 			pass_free(t, (u64)p);
@@ -305,7 +305,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	struct taken k = {0, 0, 0};
 	if (p)
 		k = take_out(t, (u64)p);
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *q = original(ctx, p, size);
 	if (likely(q)) {
 		record(t, domain, (u64)q, size, HOOK_FRAME);
@@ -321,7 +321,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 /* A free that the allocator may pass on to another one, where it must not count as that of an unknown block. */
 COLD void nesting_free(struct ht_thread *t, free_function original, void *ctx, void *p)
 {
-	t->depth = 1;
+	depth_enter(t, __builtin_frame_address(0));
 	original(ctx, p);
 	t->depth = 0;
 }

@@ -16,7 +16,7 @@ INLINE struct ht_thread *native_thread(const u64 *fp)
 	if (unlikely(inert()))
 		return 0;
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, fp))) {
 		pass_malloc(t);
 		return 0;
 	}
@@ -29,7 +29,7 @@ NOINLINE struct ht_thread *native_enter(const u64 *fp)
 {
 	struct ht_thread *t = native_thread(fp);
 	if (likely(t))
-		t->depth = 1;
+		depth_enter(t, fp);
 	return t;
 }
 
@@ -108,7 +108,7 @@ NOINLINE struct ht_thread *native_resizes(u64 p, struct taken *k, const u64 *fp)
 	}
 	if (p)
 		*k = take_out(t, p);
-	t->depth = 1;
+	depth_enter(t, fp);
 	return t;
 }
 

@@ -251,7 +251,7 @@ static void test_concurrent(void)
 		}
 		for (u64 i = 0; i < T->threads.entries; i++) {
 			struct ht_thread *t = &thread_slots()[i];
-			CHECK(!t->depth && !t->lost, "thread %llu: depth %u, lost %llu", i, t->depth, t->lost);
+			CHECK(!t->depth && !t->lost, "thread %llu: depth %#llx, lost %llu", i, t->depth, t->lost);
 			expect_trie(t);
 		}
 		CHECK(alloc - freed == left && alloc >= made, "%llu - %llu blocks, not %llu", alloc, freed, left);
