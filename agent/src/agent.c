@@ -23,6 +23,7 @@
 #include "hybrid.h"
 #include "mappings.h"
 #include "modules.h"
+#include "depth.h"
 #include "fork.h"
 #include "signal.h"
 #include "hooks.h"

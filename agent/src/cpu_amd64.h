@@ -76,6 +76,7 @@ enum {
 	SYS_nanosleep = 35,
 	SYS_getpid = 39,
 	SYS_kill = 62,
+	SYS_sigaltstack = 131,
 	SYS_prctl = 157,
 	SYS_gettid = 186,
 	SYS_clock_gettime = 228,

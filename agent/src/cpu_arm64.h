@@ -68,6 +68,7 @@ enum {
 	SYS_sched_yield = 124,
 	SYS_kill = 129,
 	SYS_tgkill = 131,
+	SYS_sigaltstack = 132,
 	SYS_prctl = 167,
 	SYS_getpid = 172,
 	SYS_gettid = 178,

@@ -17,6 +17,7 @@
 #include "stats.h"
 #include "fork.h"
 #include "native.h"
+#include "depth.h"
 #include "fill.h"
 #include "signal.h"
 
@@ -60,6 +61,8 @@ static const struct {
 	{"fork", test_fork},
 	{"fork races", test_fork_races},
 	{"fork quiet", test_fork_quiet},
+	{"depth left", test_depth_left},
+	{"depth handlers", test_depth_handlers},
 	{"mappings", test_mappings},
 	{"mappings full", test_mappings_full},
 	{"slots", test_slots},
