@@ -289,6 +289,14 @@ type Mapping struct {
 
 var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
 
+// Memo is struct ht_memo of abi.h.
+type Memo struct {
+	Node uint32
+	Stat uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Memo{})]byte{}
+
 // Module is struct ht_module of abi.h.
 type Module struct {
 	Start    uint64
@@ -350,6 +358,16 @@ type Object struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Object{})]byte{}
+
+// Others is struct ht_others of abi.h.
+type Others struct {
+	FreedBlocks uint64
+	FreedBytes  uint64
+	Temporary   uint64
+	Reserved    uint64
+}
+
+var _ [32]byte = [unsafe.Sizeof(Others{})]byte{}
 
 // Outlet is struct ht_outlet of abi.h.
 type Outlet struct {
@@ -461,7 +479,8 @@ type Stat struct {
 	PeakBytes   uint64
 	Peak        uint32
 	Node        uint32
-	Temporary   uint64
+	Owner       uint32
+	Others      uint32
 }
 
 var _ [64]byte = [unsafe.Sizeof(Stat{})]byte{}
@@ -513,7 +532,8 @@ type Tables struct {
 	Objects        Window
 	ObjectNames    Window
 	Rows           Window
-	Spare          [2]Window
+	Others         Window
+	Spare          [1]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -599,10 +619,13 @@ type Thread struct {
 	NativeEnd        uint32
 	NativeLeft       uint32
 	NativePad        uint32
-	Reserved         [3]uint64
+	Memo             [2]Memo
+	FramesAt         uint64
+	NativesAt        uint64
+	Reserved         [7]uint64
 }
 
-var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}
+var _ [640]byte = [unsafe.Sizeof(Thread{})]byte{}
 
 // Window is struct ht_window of abi.h.
 type Window struct {

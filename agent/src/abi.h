@@ -156,8 +156,8 @@ enum {
 
 /*
  * What was allocated at the very stack of a node, since tracking began. Most nodes have none. Scaled by
- * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: what several threads free at one
- * instant is counted, but a reader may see it half done.
+ * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: by the thread whose node it is here,
+ * by others in an ht_others. What several threads free at one instant is counted, but a reader may see it half done.
  */
 struct ht_stat {
 	u64 alloc_blocks;
@@ -168,9 +168,19 @@ struct ht_stat {
 	u64 peak_bytes;
 	u32 peak; /* the number's low half: a stat can only be taken for one of this peak after 2^32 others */
 	u32 node;
-	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread */
+	u32 owner;  /* the root of the thread whose node it is */
+	u32 others; /* number of its ht_others; 0: none yet */
 };
 HT_ASSERT_SIZE(struct ht_stat, 64);
+
+/* Of a stat, what few have. */
+struct ht_others {
+	u64 freed_blocks; /* of a domain's node, by other threads than its own; atomic */
+	u64 freed_bytes;
+	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread; atomic */
+	u64 reserved;
+};
+HT_ASSERT_SIZE(struct ht_others, 32);
 
 enum { HT_SCALE_BITS = 10 };
 
@@ -314,6 +324,13 @@ HT_ASSERT_SIZE(struct ht_count, 32);
 
 enum { HT_TEMPORARY_MOST = 8 };
 
+/* Of a stack, the stat of a domain's blocks: what was found last. */
+struct ht_memo {
+	u32 node;
+	u32 stat; /* 0: nothing */
+};
+HT_ASSERT_SIZE(struct ht_memo, 8);
+
 /* A thread that has allocated, found by its thread pointer. A record whose thread has ended may serve another. */
 struct ht_thread {
 	u64 pointer; /* thread pointer; 0: free */
@@ -353,9 +370,12 @@ struct ht_thread {
 	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
 	u32 native_left; /* Python frames outside of them */
 	u32 native_pad;
-	u64 reserved[3];
+	struct ht_memo memo[2]; /* of raw blocks, and of malloc's */
+	u64 frames_at;          /* offset from the tables of two ht_frame[frame_capacity]: last walk and workspace */
+	u64 natives_at;         /* the same of two ht_native_frame[stacks.capacity] */
+	u64 reserved[7];
 };
-HT_ASSERT_SIZE(struct ht_thread, 576);
+HT_ASSERT_SIZE(struct ht_thread, 640);
 
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
@@ -603,7 +623,8 @@ struct ht_tables {
 	struct ht_window objects;      /* ht_object[entries]; the tracer's */
 	struct ht_window object_names; /* bytes of these; the tracer's */
 	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
-	struct ht_window spare[2];
+	struct ht_window others;       /* ht_others[entries] */
+	struct ht_window spare[1];
 	u64 frame_capacity;
 	u64 pad2[3];
 

@@ -35,6 +35,12 @@ INLINE int active(void) { return LOAD(&ht_flag.active) != 0; }
 /* Bytes of the target, at an address that is known to be live. */
 INLINE u64 peek64(u64 a) { return *(const volatile u64 *)a; }
 INLINE u32 peek32(u64 a) { return *(const volatile u32 *)a; }
+/* Of what nobody else changes meanwhile. */
+INLINE u64 read64(u64 a)
+{
+	typedef u64 __attribute__((may_alias)) any;
+	return *(const any *)a;
+}
 INLINE u8 peek8(u64 a) { return *(const volatile u8 *)a; }
 
 /* Tests hand out addresses where there is no memory. */

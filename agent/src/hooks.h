@@ -96,11 +96,8 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
  */
 COLD void stale_block(struct ht_thread *t, u64 p) { take_out(t, p); }
 
-INLINE void stale_go(struct ht_thread *t, u64 p)
+INLINE void stale_go(struct ht_thread *t, u64 p, const u64 *word)
 {
-	const u64 *word = live_find(p);
-	if (unlikely(!word))
-		return;
 	if (unlikely((s64)LOAD(word) < 0))
 		stale_block(t, p);
 	if (unlikely((u64)word % LEAF_BYTES == 0)) /* the word before it is elsewhere */
@@ -113,15 +110,13 @@ INLINE void stale_go(struct ht_thread *t, u64 p)
 /* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
 INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
 {
-	loader_check(t, fp);
-	u32 node = stack_now(t, domain, fp);
-	if (unlikely(!guarded(domain)))
-		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
-	u32 stat = stat_of(node);
-	u64 epoch = epoch_now();
-	if (domain == HT_NATIVE || (T->has_native && (domain == HT_RAW || size > CFG->nested_above)))
-		stale_go(t, p);
-	if (unlikely(!stat || !live_set(p, size, stat, domain, epoch))) {
+	if (domain != HT_NATIVE) /* whose hooks have asked already */
+		loader_check(t, fp);
+	u32 stat = stat_at_stack(t, stack_now(t, domain, fp), domain);
+	u64 epoch = epoch_now(), *word = live_word(p);
+	if (likely(word) && (domain == HT_NATIVE || (T->has_native && (domain == HT_RAW || size > CFG->nested_above))))
+		stale_go(t, p, word);
+	if (unlikely(!stat || !word || !live_put(word, p, size, stat, domain, epoch))) {
 		t->lost++;
 		return 0;
 	}
@@ -153,7 +148,9 @@ NOINLINE void count_temporary(struct ht_thread *t, u64 p, u64 old)
 {
 	for (u64 i = 1; i <= CFG->temporary; i++)
 		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p) {
-			__atomic_fetch_add(&stat_at(stat_in(old))->temporary, 1, __ATOMIC_RELAXED);
+			struct ht_others *o = others_of(stat_at(stat_in(old)), 1);
+			if (o)
+				__atomic_fetch_add(&o->temporary, 1, __ATOMIC_RELAXED);
 			return; /* an older one was at the same address, and is counted */
 		}
 }

@@ -55,7 +55,7 @@ static int mapping_put(const struct ht_mapping *m)
 
 NOINLINE void mapping_add(struct ht_thread *t, u64 start, u64 size, u32 domain, const u64 *fp)
 {
-	u32 stat = stat_of(node_child(t, stack_now(t, domain, fp), HT_CODE_DOMAIN, (s32)domain));
+	u32 stat = stat_at_stack(t, stack_now(t, domain, fp), domain);
 	struct ht_mapping m = {start, start + pages(size), stat, (u32)epoch_now(), domain, 0};
 	if (!stat || !mappings_lock()) {
 		t->lost++;

@@ -45,6 +45,53 @@ NOINLINE void *native_made(struct ht_thread *t, void *p, u64 size, const u64 *fp
 /* What follows a call that is given our frame, which a jump would have given up before. */
 #define KEEP_FRAME __asm__ volatile("")
 
+typedef void *(*native_malloc_function)(u64);
+typedef void *(*native_calloc_function)(u64, u64);
+
+/*
+ * These two are called so much more often than the others that each is one piece, written so that the compiler sees which
+ * way is taken.
+ */
+#define NATIVE_MAKES_HERE(call, size)                                                                               \
+	if (unlikely(inert()))                                                                                       \
+		return call;                                                                                         \
+	struct ht_thread *t = thread_self();                                                                         \
+	if (unlikely(!t || within(t, fp))) {                                                                         \
+		pass_malloc(t);                                                                                      \
+		return call;                                                                                         \
+	}                                                                                                            \
+	loader_check(t, fp);                                                                                         \
+	depth_enter(t, fp);                                                                                          \
+	void *p = call;                                                                                              \
+	if (likely(p))                                                                                               \
+		record(t, HT_NATIVE, (u64)p, size, fp);                                                              \
+	t->depth = 0;                                                                                                \
+	return p
+
+NOINLINE void *native_malloc_recorded(u64 size, native_malloc_function real, const u64 *fp)
+{
+	NATIVE_MAKES_HERE(real(size), size);
+}
+
+NOINLINE void *native_calloc_recorded(u64 n, u64 size, native_calloc_function real, const u64 *fp)
+{
+	NATIVE_MAKES_HERE(real(n, size), n * size);
+}
+
+INLINE void *native_malloc(u64 size, u32 v)
+{
+	void *p = native_malloc_recorded(size, REAL(HT_N_MALLOC, v, native_malloc_function), HOOK_FRAME);
+	KEEP_FRAME;
+	return p;
+}
+
+INLINE void *native_calloc(u64 n, u64 size, u32 v)
+{
+	void *p = native_calloc_recorded(n, size, REAL(HT_N_CALLOC, v, native_calloc_function), HOOK_FRAME);
+	KEEP_FRAME;
+	return p;
+}
+
 /* The same for each function that allocates: straight on when nothing is to be recorded. */
 #define NATIVE_MAKES(call, size)                                                                                    \
 	const u64 *fp = HOOK_FRAME;                                                                                  \
@@ -54,18 +101,6 @@ NOINLINE void *native_made(struct ht_thread *t, void *p, u64 size, const u64 *fp
 	void *p = native_made(t, call, size, fp);                                                                    \
 	KEEP_FRAME;                                                                                                  \
 	return p
-
-INLINE void *native_malloc(u64 size, u32 v)
-{
-	void *(*real)(u64) = REAL(HT_N_MALLOC, v, void *(*)(u64));
-	NATIVE_MAKES(real(size), size);
-}
-
-INLINE void *native_calloc(u64 n, u64 size, u32 v)
-{
-	void *(*real)(u64, u64) = REAL(HT_N_CALLOC, v, void *(*)(u64, u64));
-	NATIVE_MAKES(real(n, size), n * size);
-}
 
 INLINE void *native_aligned_alloc(u64 alignment, u64 size, u32 v)
 {

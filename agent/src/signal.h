@@ -89,6 +89,7 @@ static void out_tables(struct out *o)
 	out_window(o, &T->leaves, &T->leaves, sizeof(u64) << HT_LEAF_WORDS_LOG2);
 	out_window(o, &T->mappings, &T->mappings, sizeof(struct ht_mapping));
 	out_window(o, &T->stats, &T->stats, sizeof(struct ht_stat));
+	out_window(o, &T->others, &T->others, sizeof(struct ht_others));
 	out_window(o, &T->nodes, &T->nodes, sizeof(struct ht_node));
 	out_window(o, &T->slots, &T->slots, sizeof(u32));
 	out_threads(o);

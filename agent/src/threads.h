@@ -70,6 +70,9 @@ COLD struct ht_thread *thread_add(u64 pointer)
 	struct ht_thread *t = thread_claim(pointer);
 	if (!t)
 		return 0;
+	u64 n = (u64)(t - thread_slots());
+	t->frames_at = T->frames.offset + n * 2 * T->frame_capacity * sizeof(struct ht_frame);
+	t->natives_at = T->natives.offset + n * 2 * T->stacks.capacity * sizeof(struct ht_native_frame);
 	depth_enter(t, __builtin_frame_address(0)); /* what a signal handler allocates meanwhile is nested */
 	t->tstate = 0;
 	t->frames = 0;
