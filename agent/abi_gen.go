@@ -57,7 +57,7 @@ const (
 	MidEntriesLog2    = 0x10
 	Names             = 0x40
 	Native            = 0x3
-	NativeFunctions   = 0x14
+	NativeFunctions   = 0x16
 	NativeVariants    = 0x4
 	NAlignedAlloc     = 0x6
 	NCalloc           = 0x1
@@ -74,10 +74,12 @@ const (
 	NMremap           = 0xd
 	NMunmap           = 0xc
 	NPosixMemalign    = 0x5
+	NPrctl            = 0x14
 	NPvalloc          = 0x8
 	NRealloc          = 0x2
 	NReallocarray     = 0x3
 	NSigaction        = 0x13
+	NSyscall          = 0x15
 	NValloc           = 0x7
 	Obj               = 0x2
 	OutletClock       = 0x1
@@ -200,7 +202,7 @@ type Config struct {
 	Temporary          uint32
 	MayWrite           uint32
 	Follow             uint32
-	Pad                uint32
+	MayLook            uint32
 	Reserved           [7]uint64
 }
 
@@ -237,7 +239,7 @@ type Flag struct {
 	Active      uint64
 	UntilSample int64
 	Tables      uint64
-	Pad         uint64
+	Calling     uint64
 }
 
 var _ [32]byte = [unsafe.Sizeof(Flag{})]byte{}
@@ -286,6 +288,14 @@ type Mapping struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Mapping{})]byte{}
+
+// Memo is struct ht_memo of abi.h.
+type Memo struct {
+	Node uint32
+	Stat uint32
+}
+
+var _ [8]byte = [unsafe.Sizeof(Memo{})]byte{}
 
 // Module is struct ht_module of abi.h.
 type Module struct {
@@ -348,6 +358,16 @@ type Object struct {
 }
 
 var _ [32]byte = [unsafe.Sizeof(Object{})]byte{}
+
+// Others is struct ht_others of abi.h.
+type Others struct {
+	FreedBlocks uint64
+	FreedBytes  uint64
+	Temporary   uint64
+	Reserved    uint64
+}
+
+var _ [32]byte = [unsafe.Sizeof(Others{})]byte{}
 
 // Outlet is struct ht_outlet of abi.h.
 type Outlet struct {
@@ -459,7 +479,8 @@ type Stat struct {
 	PeakBytes   uint64
 	Peak        uint32
 	Node        uint32
-	Temporary   uint64
+	Owner       uint32
+	Others      uint32
 }
 
 var _ [64]byte = [unsafe.Sizeof(Stat{})]byte{}
@@ -511,7 +532,8 @@ type Tables struct {
 	Objects        Window
 	ObjectNames    Window
 	Rows           Window
-	Spare          [2]Window
+	Others         Window
+	Spare          [1]Window
 	FrameCapacity  uint64
 	Pad2           [3]uint64
 	CodeLock       uint32
@@ -527,8 +549,8 @@ type Tables struct {
 	LiveOther      uint64
 	Pad5           [3]uint64
 	Python         Python
-	Native         [20][4]uint64
-	Stubs          [20][4]uint64
+	Native         [22][4]uint64
+	Stubs          [22][4]uint64
 	Names          [64]Name
 	Loader         uint64
 	SlotsMissed    uint64
@@ -548,10 +570,12 @@ type Tables struct {
 	EndingWord     uint64
 	Ending         uint32
 	EndingKeeper   uint32
-	Reserved       [11]uint64
+	Filtered       uint32
+	Pad8           uint32
+	Reserved       [10]uint64
 	Stacks         Stacks
 	Ledger         [92]Ledger
-	Pad7           [119]uint64
+	Pad7           [103]uint64
 }
 
 var _ [8192]byte = [unsafe.Sizeof(Tables{})]byte{}
@@ -561,10 +585,12 @@ type Thread struct {
 	Pointer          uint64
 	Tstate           uint64
 	TstateId         uint64
-	Depth            uint32
+	Depth            uint64
+	DepthBack        uint64
 	Root             uint32
 	Frames           uint32
 	CodeGeneration   uint32
+	Pad              uint32
 	NodesNext        uint64
 	NodesEnd         uint64
 	Buckets          uint64
@@ -593,10 +619,13 @@ type Thread struct {
 	NativeEnd        uint32
 	NativeLeft       uint32
 	NativePad        uint32
-	Reserved         [5]uint64
+	Memo             [2]Memo
+	FramesAt         uint64
+	NativesAt        uint64
+	Reserved         [7]uint64
 }
 
-var _ [576]byte = [unsafe.Sizeof(Thread{})]byte{}
+var _ [640]byte = [unsafe.Sizeof(Thread{})]byte{}
 
 // Window is struct ht_window of abi.h.
 type Window struct {

@@ -75,6 +75,8 @@ var NativeNames = [NativeFunctions]NativeFunction{
 	NDlsym:            {"dlsym", []string{"dlsym"}},
 	NDlvsym:           {"dlvsym", []string{"dlvsym"}},
 	NSigaction:        {"sigaction", []string{"sigaction"}},
+	NPrctl:            {"prctl", []string{"prctl"}},
+	NSyscall:          {"syscall", []string{"syscall"}},
 }
 
 // NativeHook is the offset in the image of one variant of what takes a native function's place in slots.

@@ -22,6 +22,7 @@ type Capture struct {
 	Running bool
 
 	nodes, stats       []byte
+	others             []byte
 	threads, slots     []byte
 	timeline, resident []byte
 	mappings           []byte
@@ -66,10 +67,10 @@ func (c *Capture) Copy(r mem.Reader, a mem.Addr, limit uint64) error {
 	if err := r.ReadAt(bytesOf(fresh), a); err != nil {
 		return err
 	}
-	nodes, stats, slots := h.Nodes, h.Stats, h.Slots
-	nodes.Next, stats.Next, slots.Next = fresh.Nodes.Next, fresh.Stats.Next, fresh.Slots.Next
+	nodes, stats, others, slots := h.Nodes, h.Stats, h.Others, h.Slots
+	nodes.Next, stats.Next, others.Next, slots.Next = fresh.Nodes.Next, fresh.Stats.Next, fresh.Others.Next, fresh.Slots.Next
 	err = copyWindows(r, a, h.Size, &limit, []window{
-		{&c.nodes, nodes, nodeSize}, {&c.stats, stats, statSize}, {&c.slots, slots, 4},
+		{&c.nodes, nodes, nodeSize}, {&c.stats, stats, statSize}, {&c.others, others, othersSize}, {&c.slots, slots, 4},
 		{&c.timeline, h.Timeline, pointSize}, {&c.resident, h.Resident, pointSize},
 		{&c.mappings, h.Mappings, uint64(unsafe.Sizeof(Mapping{}))},
 	})
@@ -316,12 +317,31 @@ func (c *Capture) Nodes() []Node { return view[Node](c.nodes) }
 // Stats are what was counted at each stack that allocates; the first is never used.
 func (c *Capture) Stats() []Stat { return view[Stat](c.stats) }
 
+// Others is what a stat has apart; nil for most.
+func (c *Capture) Others(s *Stat) *Others {
+	all := view[Others](c.others)
+	if s.Others == 0 || uint64(s.Others) >= uint64(len(all)) { // beyond: made since
+		return nil
+	}
+	return &all[s.Others]
+}
+
+// Freed is what was freed of a stat's blocks, scaled as the stat is.
+func (c *Capture) Freed(s *Stat) (blocks, bytes uint64) {
+	blocks, bytes = s.FreedBlocks, s.FreedBytes
+	if o := c.Others(s); o != nil {
+		blocks, bytes = blocks+o.FreedBlocks, bytes+o.FreedBytes
+	}
+	return blocks, bytes
+}
+
 // AtPeak is what was live at a node's stack when the most bytes were: blocks and bytes, scaled as the stat is.
 func (c *Capture) AtPeak(s *Stat) (blocks, bytes uint64) {
 	if c.Header.Rising == 0 && s.Peak == uint32(c.Header.Peak) {
 		return s.PeakBlocks, s.PeakBytes
 	}
-	return s.AllocBlocks - s.FreedBlocks, s.AllocBytes - s.FreedBytes // not changed since
+	blocks, bytes = c.Freed(s)
+	return s.AllocBlocks - blocks, s.AllocBytes - bytes // not changed since
 }
 
 // Timeline is how many bytes were live, now and then: the agent's own record, oldest first.

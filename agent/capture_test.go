@@ -200,9 +200,10 @@ func checkThread(t *testing.T, c *Capture, th *Thread, f filled) {
 		t.Errorf("thread: %d live blocks, %d bytes, %d unseen frees; want %d, %d, %d", live, liveBytes, th.UnseenFrees, len(f.blocks), want, f.unseen)
 	}
 	for _, s := range c.Stats() {
+		freed, freedBytes := c.Freed(&s)
 		nodes -= s.AllocBlocks
-		live -= s.AllocBlocks - s.FreedBlocks
-		liveBytes -= s.AllocBytes - s.FreedBytes
+		live -= s.AllocBlocks - freed
+		liveBytes -= s.AllocBytes - freedBytes
 	}
 	if nodes != 0 || live != 0 || liveBytes != 0 {
 		t.Errorf("nodes have %d blocks less than the thread, %d live ones of %d bytes", nodes, live, liveBytes)

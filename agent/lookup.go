@@ -67,14 +67,26 @@ func (x *Index) Recorded(r mem.Reader, tables, a mem.Addr) (bool, error) {
 // Word is the word at a place, as it was copied.
 func (x *Index) Word(place int) uint64 { return x.words[place] }
 
-// Freed is how many blocks of the same stack as the block at a place had been freed when it was copied, and where, from
-// the header of the tables on, the target counts them: while that number stays, the block is there.
-func (x *Index) Freed(place int) (count, offset uint64) {
-	stat := x.words[place] & (1<<StackBits - 1)
-	if stats := x.c.Stats(); stat < uint64(len(stats)) {
-		count = stats[stat].FreedBlocks
+// A Counter is a word that the target changes: what it was when it was copied, and where it is, from the header of the
+// tables on.
+type Counter struct{ Value, Offset uint64 }
+
+// Freed is what changes when a block of the same stack as the block at a place is freed: while both stay, the block is
+// there.
+func (x *Index) Freed(place int) [2]Counter {
+	at := x.words[place] & (1<<StackBits - 1)
+	var s Stat
+	if stats := x.c.Stats(); at < uint64(len(stats)) {
+		s = stats[at]
 	}
-	return count, x.c.Header.Stats.Offset + stat*statSize + uint64(unsafe.Offsetof(Stat{}.FreedBlocks))
+	h := &x.c.Header
+	base := h.Stats.Offset + at*statSize
+	own := Counter{s.FreedBlocks, base + uint64(unsafe.Offsetof(s.FreedBlocks))}
+	if o := x.c.Others(&s); o != nil {
+		return [2]Counter{own, {o.FreedBlocks, h.Others.Offset + uint64(s.Others)*othersSize + uint64(unsafe.Offsetof(o.FreedBlocks))}}
+	}
+	// Other threads have freed none, and begin to with a number in the word that has the owner.
+	return [2]Counter{own, {uint64(s.Others)<<32 | uint64(s.Owner), base + uint64(unsafe.Offsetof(s.Owner))}}
 }
 
 // WordOffset is where the word at a place stands in the target, from the header of its tables on.

@@ -88,7 +88,7 @@ func TestLoaderHooksJump(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the instructions are another CPU's")
 	}
-	for _, f := range []int{NDlopen, NDlmopen, NDlclose} {
+	for _, f := range []int{NDlopen, NDlmopen, NDlclose, NPrctl, NSyscall} {
 		for v := range NativeVariants {
 			at, err := NativeHook(img, f, v)
 			if err != nil {

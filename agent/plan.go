@@ -13,6 +13,8 @@ const (
 	statSize  = uint64(unsafe.Sizeof(Stat{}))
 	pointSize = uint64(unsafe.Sizeof(Point{}))
 
+	othersSize = uint64(unsafe.Sizeof(Others{}))
+
 	timelinePoints = 1 << 10
 
 	mostSlots    = 1 << 15 // GOT slots that are hooked
@@ -47,6 +49,7 @@ func (h *Tables) Plan(size, ram uint64, granuleLog2 uint32) uint64 {
 	nodes := share(512, 1<<15, 1<<StackBits)
 	place(&h.Nodes, nodes, nodeSize, nodeBatch)
 	place(&h.Stats, nodes, statSize, 1)
+	place(&h.Others, nodes/2, othersSize, 1)
 	place(&h.Timeline, timelinePoints, pointSize, 0)
 	place(&h.Resident, timelinePoints, pointSize, 0)
 	h.TimelineStep = 1

@@ -98,7 +98,7 @@ func (w *Written) readHeader() error {
 		win   *Window
 		entry uint64
 	}{
-		{&h.Bases, 8}, {&h.Leaves, leafSize}, {&h.Stats, statSize}, {&h.Nodes, nodeSize}, {&h.Slots, 4},
+		{&h.Bases, 8}, {&h.Leaves, leafSize}, {&h.Stats, statSize}, {&h.Others, othersSize}, {&h.Nodes, nodeSize}, {&h.Slots, 4},
 		{&h.Mappings, uint64(unsafe.Sizeof(Mapping{}))}, {&h.Timeline, pointSize}, {&h.Resident, pointSize},
 		{&h.Codes, uint64(unsafe.Sizeof(Code{}))}, {&h.Arena, 1},
 	} {

@@ -106,6 +106,12 @@ func configure(t *target, in *cpython.Interpreter, modules []*dso.Module, plan *
 			*to = 1
 		}
 	}
+	c.MayLook = 1
+	for _, nr := range []uint64{unix.SYS_GETPID, unix.SYS_PROCESS_VM_READV, unix.SYS_SIGALTSTACK} {
+		if ok, known := plan.Allowed(nr); !ok || !known {
+			c.MayLook = 0
+		}
+	}
 	for _, m := range modules {
 		if s, err := m.Dynamic("__vdso_clock_gettime"); m.Path == "[vdso]" && err == nil {
 			c.Clock = uint64(s.Addr)

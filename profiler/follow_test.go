@@ -297,7 +297,8 @@ func countBlocks(t *testing.T, pid int, least, most uint64) counted {
 	}
 	for _, s := range c.Stats() {
 		ever += s.AllocBlocks
-		freed += s.FreedBlocks
+		gone, _ := c.Freed(&s)
+		freed += gone
 		if s.AllocBlocks > 0 && s.AllocBytes/s.AllocBlocks >= least && s.AllocBytes/s.AllocBlocks < most {
 			sum.alloc += s.AllocBlocks
 			sum.allocBytes += s.AllocBytes

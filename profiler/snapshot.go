@@ -243,7 +243,9 @@ func (b *snapshotBuilder) countStats() error {
 		// What a thread without the GIL is about to free may be half counted.
 		r.PeakBlocks = max(int64(blocks), 0) >> shift
 		r.PeakBytes = max(int64(bytes), 0) >> shift
-		r.TempBlocks = int64(s.Temporary)
+		if o := b.c.Others(s); o != nil {
+			r.TempBlocks = int64(o.Temporary)
+		}
 	}
 	return nil
 }

@@ -173,6 +173,9 @@ func notSeen(h *agent.Tables, s *Status) []string {
 	if h.SlotsMissed > 0 {
 		list = append(list, fmt.Sprintf("calls through %d slots of malloc, mmap and their like, which could not be hooked", h.SlotsMissed))
 	}
+	if h.Filtered != 0 {
+		list = append(list, "malloc and mmap of modules loaded since the process set itself a seccomp filter, and the names of threads started since")
+	}
 	if h.Config.Follow != 0 {
 		list = append(list, "children that execute a program: a Python among them is attached to while `heaptap attach --follow` runs")
 	} else {

@@ -209,7 +209,7 @@ func (t *target) pointerGuard() (uint64, error) {
 // stopped does what is to be done while all threads stand still: it changes what was found, and looks at what changes all
 // the time; where there was nothing, it unmaps the agent.
 func (s *sweep) stopped(on *call.Session, threads []call.StoppedThread) (outcome, error) {
-	if busy, err := s.inUse(); busy != "" || err != nil {
+	if busy, err := s.inUse(threads); busy != "" || err != nil {
 		return outcome{busy: busy}, err
 	}
 	for _, w := range s.fixed {
@@ -261,7 +261,7 @@ func (s *sweep) stopped(on *call.Session, threads []call.StoppedThread) (outcome
 
 // inUse reports whether the agent's own records say that a thread is in it. A child's hooks call nothing, and the records
 // are its parent's.
-func (s *sweep) inUse() (busy string, err error) {
+func (s *sweep) inUse(threads []call.StoppedThread) (busy string, err error) {
 	if s.a.header == nil || s.a.forked {
 		return "", nil
 	}
@@ -277,11 +277,38 @@ func (s *sweep) inUse() (busy string, err error) {
 		return "", err
 	}
 	for i := range records {
-		if records[i].Depth != 0 {
+		if records[i].Depth == 0 {
+			continue
+		}
+		gone, err := s.hasLeft(&records[i], threads)
+		if err != nil {
+			return "", err
+		}
+		if !gone {
 			return inAllocator, nil
 		}
 	}
 	return "", nil
+}
+
+// hasLeft reports whether the thread of a record has certainly left the call that it was in, and not by its return: the hook
+// that made the call, whose frame Depth is, has not taken note of it. Nobody writes over a return address while its frame
+// is there. (The agent asks the same: agent/src/depth.h.)
+func (s *sweep) hasLeft(record *agent.Thread, threads []call.StoppedThread) (bool, error) {
+	ended := true
+	for i := range threads {
+		tp := threads[i].Regs.ThreadPointer()
+		ended = ended && tp != 0 && tp != mem.Addr(record.Pointer) // 0: it is held, or nobody knows
+	}
+	if ended {
+		return true, nil
+	}
+	back, err := mem.U64(s.t.mem, mem.Addr(record.Depth)+8)
+	var gone *mem.Fault
+	if errors.As(err, &gone) {
+		return true, nil
+	}
+	return back != record.DepthBack, err
 }
 
 // live looks at the threads. One may be in the agent's code, or will return to it: the agent calls out only with its

@@ -568,27 +568,30 @@ func (w *typeWorker) readQuiet(chunk []late) (busy []late, err error) {
 
 // unfreed clears same of each of the places of whose stack blocks have been freed since the capture.
 func (ty *typer) unfreed(places []int, same []bool) error {
-	counters := map[uint64]int{} // by offset: index in ranges
+	counters := map[agent.Counter]int{} // index in ranges
 	var ranges []proc.Range
 	var counts []uint64
-	of := make([]int, len(places))
+	of := make([][2]int, len(places))
 	for i, p := range places {
-		count, offset := ty.x.Freed(p)
-		k, ok := counters[offset]
-		if !ok {
-			k = len(ranges)
-			counters[offset] = k
-			ranges = append(ranges, proc.Range{Addr: ty.at + mem.Addr(offset), Len: 8})
-			counts = append(counts, count)
+		for j, c := range ty.x.Freed(p) {
+			k, ok := counters[c]
+			if !ok {
+				k = len(ranges)
+				counters[c] = k
+				ranges = append(ranges, proc.Range{Addr: ty.at + mem.Addr(c.Offset), Len: 8})
+				counts = append(counts, c.Value)
+			}
+			of[i][j] = k
 		}
-		of[i] = k
 	}
 	raw, err := gather(ty.t.mem, ranges)
 	if err != nil {
 		return err
 	}
-	for i, k := range of {
-		same[i] = same[i] && raw[k] != nil && binary.LittleEndian.Uint64(raw[k]) == counts[k]
+	for i, both := range of {
+		for _, k := range both {
+			same[i] = same[i] && raw[k] != nil && binary.LittleEndian.Uint64(raw[k]) == counts[k]
+		}
 	}
 	return nil
 }

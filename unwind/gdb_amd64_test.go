@@ -2,18 +2,14 @@ package unwind_test
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/heaptap/heaptap/dso"
+	"github.com/heaptap/heaptap/internal/gdb"
 	"github.com/heaptap/heaptap/internal/pytarget"
 	"github.com/heaptap/heaptap/mem"
 	"github.com/heaptap/heaptap/proc"
@@ -22,62 +18,21 @@ import (
 
 // debugger is a gdb that has stopped a process.
 type debugger struct {
-	t       *testing.T
-	in      io.Writer
-	answers *os.File
-	out     *bufio.Scanner
-	memory  mem.Reader
-	mods    []*dso.Module
-	unw     *unwind.Unwinder
-	table   *unwind.Table
-	random  *rand.Rand
+	*gdb.Debugger
+	t      *testing.T
+	memory mem.Reader
+	mods   []*dso.Module
+	unw    *unwind.Unwinder
+	table  *unwind.Table
+	random *rand.Rand
 
 	instants, stacks, frames, early, tabled int
 }
 
-// view is a thread as gdb sees it.
-type view struct {
-	Regs   [unwind.Registers]uint64
-	PCs    []mem.Addr
-	Reason string
-}
-
-// attach has gdb attach to a process. The process ends before gdb, so that nothing is left stopped.
+// attach has gdb attach to a process.
 func attach(t *testing.T, pid int) *debugger {
 	t.Helper()
-	if _, err := exec.LookPath("gdb"); err != nil && os.Getenv("CI") == "" {
-		t.Skip("no gdb here to compare with")
-	}
-	commands, in, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, answers, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("gdb", "-nx", "-q", "-batch", "-p", fmt.Sprint(pid), "-x", filepath.Join("testdata", "bt.py"))
-	cmd.ExtraFiles = []*os.File{commands, answers}
-	var said lines
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	commands.Close()
-	answers.Close()
-	d := &debugger{t: t, in: in, answers: out, out: bufio.NewScanner(out), random: rand.New(rand.NewPCG(rand.Uint64(), 0))}
-	d.out.Buffer(nil, 1<<20)
-	t.Cleanup(func() {
-		in.Close()
-		if t.Failed() {
-			cmd.Process.Kill() // it may wait for the process for ever
-		}
-		cmd.Wait()
-		out.Close()
-		if t.Failed() {
-			t.Logf("gdb said: %s", said)
-		}
-	})
+	d := &debugger{Debugger: gdb.Attach(t, pid), t: t, random: rand.New(rand.NewPCG(rand.Uint64(), 0))}
 	p, err := proc.Open(pid)
 	if err != nil {
 		t.Fatal(err)
@@ -99,32 +54,16 @@ func attach(t *testing.T, pid int) *debugger {
 	return d
 }
 
-type lines []byte
-
-func (l *lines) Write(b []byte) (int, error) {
-	*l = append(*l, b...)
-	return len(b), nil
-}
-
 // compare lets the process go on and compares what gdb finds then with what we do.
 func (d *debugger) compare(command string) {
 	d.t.Helper()
-	fmt.Fprintln(d.in, command)
-	d.answers.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if !d.out.Scan() {
-		d.t.Fatalf("gdb ended: %v", d.out.Err())
-	}
-	var threads []view
-	if err := json.Unmarshal(d.out.Bytes(), &threads); err != nil {
-		d.t.Fatal(err)
-	}
 	d.instants++
-	for _, v := range threads {
+	for _, v := range d.Ask(command) {
 		d.thread(v)
 	}
 }
 
-func (d *debugger) thread(v view) {
+func (d *debugger) thread(v gdb.Thread) {
 	d.t.Helper()
 	var regs unwind.Regs
 	for n, x := range v.Regs {

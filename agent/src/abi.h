@@ -100,6 +100,8 @@ enum {
 	HT_N_DLSYM, /* what follows dlopen: changes nothing, but is the thread's first call from behind it */
 	HT_N_DLVSYM,
 	HT_N_SIGACTION, /* the first thing that an interpreter asks of libc when it ends; see ending.h */
+	HT_N_PRCTL, /* what sets a seccomp filter; see filter.h */
+	HT_N_SYSCALL,
 	HT_NATIVE_FUNCTIONS,
 	HT_NATIVE_VARIANTS = 4, /* of a function: another libc in a namespace of its own, another allocator */
 };
@@ -154,8 +156,8 @@ enum {
 
 /*
  * What was allocated at the very stack of a node, since tracking began. Most nodes have none. Scaled by
- * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: what several threads free at one
- * instant is counted, but a reader may see it half done.
+ * 2^HT_SCALE_BITS when sampled. Those of a domain's node are changed under no lock: by the thread whose node it is here,
+ * by others in an ht_others. What several threads free at one instant is counted, but a reader may see it half done.
  */
 struct ht_stat {
 	u64 alloc_blocks;
@@ -166,9 +168,19 @@ struct ht_stat {
 	u64 peak_bytes;
 	u32 peak; /* the number's low half: a stat can only be taken for one of this peak after 2^32 others */
 	u32 node;
-	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread */
+	u32 owner;  /* the root of the thread whose node it is */
+	u32 others; /* number of its ht_others; 0: none yet */
 };
 HT_ASSERT_SIZE(struct ht_stat, 64);
+
+/* Of a stat, what few have. */
+struct ht_others {
+	u64 freed_blocks; /* of a domain's node, by other threads than its own; atomic */
+	u64 freed_bytes;
+	u64 temporary; /* blocks freed within ht_config.temporary allocations of their thread; atomic */
+	u64 reserved;
+};
+HT_ASSERT_SIZE(struct ht_others, 32);
 
 enum { HT_SCALE_BITS = 10 };
 
@@ -312,15 +324,24 @@ HT_ASSERT_SIZE(struct ht_count, 32);
 
 enum { HT_TEMPORARY_MOST = 8 };
 
+/* Of a stack, the stat of a domain's blocks: what was found last. */
+struct ht_memo {
+	u32 node;
+	u32 stat; /* 0: nothing */
+};
+HT_ASSERT_SIZE(struct ht_memo, 8);
+
 /* A thread that has allocated, found by its thread pointer. A record whose thread has ended may serve another. */
 struct ht_thread {
 	u64 pointer; /* thread pointer; 0: free */
 	u64 tstate;  /* last thread state seen, to notice a new thread at an old address */
 	u64 tstate_id;
-	u32 depth;   /* inside an allocator: what it calls is not counted again */
+	u64 depth;   /* frame of the hook that has called an allocator: what that calls is not counted again; 0: none has */
+	u64 depth_back; /* that frame's return address */
 	u32 root;    /* node */
 	u32 frames;  /* of the last walk */
 	u32 code_generation;
+	u32 pad;
 	u64 nodes_next; /* node numbers taken and not used yet: [next, end) */
 	u64 nodes_end;
 	u64 buckets; /* offset from the tables of u32[bucket_mask + 1], node numbers */
@@ -333,7 +354,7 @@ struct ht_thread {
 	char name[16];
 	u64 unseen_frees;
 	u64 lost;
-	u64 nested; /* allocations made within allocators by somebody else's code */
+	u64 nested; /* allocations within allocators, which are not counted */
 	struct ht_count count[HT_DOMAIN_SLOTS];
 	u64 recent_next;
 	u64 recent[HT_TEMPORARY_MOST]; /* the last blocks allocated, at recent_next % HT_TEMPORARY_MOST the oldest */
@@ -349,9 +370,12 @@ struct ht_thread {
 	u32 native_end;  /* HT_CUT_… + 1, or 0: they go to the thread's first function */
 	u32 native_left; /* Python frames outside of them */
 	u32 native_pad;
-	u64 reserved[5];
+	struct ht_memo memo[2]; /* of raw blocks, and of malloc's */
+	u64 frames_at;          /* offset from the tables of two ht_frame[frame_capacity]: last walk and workspace */
+	u64 natives_at;         /* the same of two ht_native_frame[stacks.capacity] */
+	u64 reserved[7];
 };
-HT_ASSERT_SIZE(struct ht_thread, 576);
+HT_ASSERT_SIZE(struct ht_thread, 640);
 
 /* ---- what the tracer tells the agent ---------------------------------------------------------------------------- */
 
@@ -415,7 +439,7 @@ struct ht_config {
 	u32 temporary; /* a block is temporary that is freed within so many allocations; 0: none is */
 	u32 may_write; /* process_vm_readv, process_vm_writev and mprotect */
 	u32 follow;    /* a forked child gets tables of its own, see fork.h */
-	u32 pad;
+	u32 may_look;  /* process_vm_readv and sigaltstack */
 	u64 reserved[7];
 };
 HT_ASSERT_SIZE(struct ht_config, 288);
@@ -599,7 +623,8 @@ struct ht_tables {
 	struct ht_window objects;      /* ht_object[entries]; the tracer's */
 	struct ht_window object_names; /* bytes of these; the tracer's */
 	struct ht_window rows;         /* bytes: ht_row, struct ht_modules; the tracer's */
-	struct ht_window spare[2];
+	struct ht_window others;       /* ht_others[entries] */
+	struct ht_window spare[1];
 	u64 frame_capacity;
 	u64 pad2[3];
 
@@ -644,12 +669,14 @@ struct ht_tables {
 	u64 ending_word; /* address of the pointer that is set when the interpreter ends; 0: nobody minds */
 	u32 ending;      /* HT_ENDING_… */
 	u32 ending_keeper; /* pid, as the target sees it, of whoever lets it go on; 0: not known */
-	u64 reserved[11];
+	u32 filtered; /* the process has set a seccomp filter since: the agent makes no system calls any more; see filter.h */
+	u32 pad8;
+	u64 reserved[10];
 
 	struct ht_stacks stacks;
 
 	struct ht_ledger ledger[HT_LEDGER_ENTRIES];
-	u64 pad7[119];
+	u64 pad7[103];
 };
 HT_ASSERT_SIZE(struct ht_tables, 8192);
 
@@ -665,7 +692,7 @@ struct ht_flag {
 	 */
 	s64 until_sample;
 	u64 tables; /* whose the tables are: HT_TABLES_… */
-	u64 pad;
+	u64 calling; /* threads that are in system calls of the agent's own */
 };
 HT_ASSERT_SIZE(struct ht_flag, 32);
 

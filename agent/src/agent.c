@@ -8,7 +8,8 @@
  * hooks.h is entered by the target; walk.h finds the Python stack in the trie of nodes.h, hybrid.h the stack with its
  * native frames, by unwind.h; code.h names what is on it, live.h notes the block, stats.h counts it; threads.h, clock.h
  * and sample.h serve them. In a forked child that is followed, fork.h makes fresh tables. signal.h writes them to a
- * file. Where an interpreter ends, ending.h lets it be looked at.
+ * file. Where an interpreter ends, ending.h lets it be looked at. Where a process sets a seccomp filter, filter.h ends
+ * the system calls.
  */
 #include "base.h"
 #include "sample.h"
@@ -23,9 +24,11 @@
 #include "hybrid.h"
 #include "mappings.h"
 #include "modules.h"
+#include "depth.h"
 #include "fork.h"
 #include "signal.h"
 #include "hooks.h"
 #include "ending.h"
+#include "filter.h"
 #include "native.h"
 

@@ -8,9 +8,13 @@ INLINE u64 thread_pointer(void)
 	return v;
 }
 
+/* What a call passes in registers. */
+#define REGISTER_ARGUMENTS u64 a, u64 b, u64 c, u64 d, u64 e, u64 f
+#define THE_REGISTERS a, b, c, d, e, f
+
 INLINE void relax(void) { __asm__ volatile("pause"); }
 
-INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+INLINE s64 kernel_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
 	s64 result;
 	register u64 r10 __asm__("r10") = d;
@@ -76,6 +80,7 @@ enum {
 	SYS_nanosleep = 35,
 	SYS_getpid = 39,
 	SYS_kill = 62,
+	SYS_sigaltstack = 131,
 	SYS_prctl = 157,
 	SYS_gettid = 186,
 	SYS_clock_gettime = 228,
@@ -83,6 +88,7 @@ enum {
 	SYS_openat = 257,
 	SYS_unlinkat = 263,
 	SYS_prlimit64 = 302,
+	SYS_seccomp = 317,
 	SYS_process_vm_readv = 310,
 	SYS_process_vm_writev = 311,
 };

@@ -7,9 +7,13 @@ INLINE u64 thread_pointer(void)
 	return v;
 }
 
+/* What a call passes in registers. */
+#define REGISTER_ARGUMENTS u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h
+#define THE_REGISTERS a, b, c, d, e, f, g, h
+
 INLINE void relax(void) { __asm__ volatile("yield"); }
 
-INLINE s64 system_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+INLINE s64 kernel_call(s64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
 	register s64 x8 __asm__("x8") = nr;
 	register u64 x0 __asm__("x0") = a;
@@ -68,6 +72,7 @@ enum {
 	SYS_sched_yield = 124,
 	SYS_kill = 129,
 	SYS_tgkill = 131,
+	SYS_sigaltstack = 132,
 	SYS_prctl = 167,
 	SYS_getpid = 172,
 	SYS_gettid = 178,
@@ -78,4 +83,5 @@ enum {
 	SYS_madvise = 233,
 	SYS_process_vm_readv = 270,
 	SYS_process_vm_writev = 271,
+	SYS_seccomp = 277,
 };

@@ -5,7 +5,7 @@
  * it is put in after the real malloc. A realloc takes the old block out before, and puts it back if the call fails.
  *
  * Depth: allocators call each other (a large object is a raw block). Only the outermost call is counted; what it calls
- * finds depth > 0 and passes through.
+ * finds the depth set and passes through. See depth.h for calls that never return.
  */
 
 /*
@@ -96,11 +96,8 @@ INLINE struct taken take_out(struct ht_thread *t, u64 p)
  */
 COLD void stale_block(struct ht_thread *t, u64 p) { take_out(t, p); }
 
-INLINE void stale_go(struct ht_thread *t, u64 p)
+INLINE void stale_go(struct ht_thread *t, u64 p, const u64 *word)
 {
-	const u64 *word = live_find(p);
-	if (unlikely(!word))
-		return;
 	if (unlikely((s64)LOAD(word) < 0))
 		stale_block(t, p);
 	if (unlikely((u64)word % LEAF_BYTES == 0)) /* the word before it is elsewhere */
@@ -113,15 +110,13 @@ INLINE void stale_go(struct ht_thread *t, u64 p)
 /* The calling thread has allocated `size` bytes at p, which stand for `weight` blocks. */
 INLINE int record_block(struct ht_thread *t, u32 domain, u64 p, u64 size, u64 weight, const u64 *fp)
 {
-	loader_check(t, fp);
-	u32 node = stack_now(t, domain, fp);
-	if (unlikely(!guarded(domain)))
-		node = node_child(t, node, HT_CODE_DOMAIN, (s32)domain);
-	u32 stat = stat_of(node);
-	u64 epoch = epoch_now();
-	if (domain == HT_NATIVE || (T->has_native && (domain == HT_RAW || size > CFG->nested_above)))
-		stale_go(t, p);
-	if (unlikely(!stat || !live_set(p, size, stat, domain, epoch))) {
+	if (domain != HT_NATIVE) /* whose hooks have asked already */
+		loader_check(t, fp);
+	u32 stat = stat_at_stack(t, stack_now(t, domain, fp), domain);
+	u64 epoch = epoch_now(), *word = live_word(p);
+	if (likely(word) && (domain == HT_NATIVE || (T->has_native && (domain == HT_RAW || size > CFG->nested_above))))
+		stale_go(t, p, word);
+	if (unlikely(!stat || !word || !live_put(word, p, size, stat, domain, epoch))) {
 		t->lost++;
 		return 0;
 	}
@@ -153,7 +148,9 @@ NOINLINE void count_temporary(struct ht_thread *t, u64 p, u64 old)
 {
 	for (u64 i = 1; i <= CFG->temporary; i++)
 		if (t->recent[(t->recent_next - i) % HT_TEMPORARY_MOST] == p) {
-			__atomic_fetch_add(&stat_at(stat_in(old))->temporary, 1, __ATOMIC_RELAXED);
+			struct ht_others *o = others_of(stat_at(stat_in(old)), 1);
+			if (o)
+				__atomic_fetch_add(&o->temporary, 1, __ATOMIC_RELAXED);
 			return; /* an older one was at the same address, and is counted */
 		}
 }
@@ -252,11 +249,11 @@ INLINE void *hook_malloc(u32 domain, void *ctx, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		pass_malloc(t);
 		return original(ctx, size);
 	}
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *p = original(ctx, size);
 	if (likely(p)) {
 		if (domain == HT_OBJ)
@@ -275,11 +272,11 @@ INLINE void *hook_calloc(u32 domain, void *ctx, u64 n, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, n, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		pass_malloc(t);
 		return original(ctx, n, size);
 	}
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *p = original(ctx, n, size);
 	if (likely(p))
 		record(t, domain, (u64)p, n * size, HOOK_FRAME); /* no overflow, or there would be no p */
@@ -295,7 +292,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	if (unlikely(inert()))
 		return original(ctx, p, size);
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, HOOK_FRAME))) {
 		/* Within another allocator the outer call accounts for the block; without a record nobody does. */
 		if (!t && p)
 			pass_free(t, (u64)p);
@@ -305,7 +302,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 	struct taken k = {0, 0, 0};
 	if (p)
 		k = take_out(t, (u64)p);
-	t->depth = 1;
+	depth_enter(t, HOOK_FRAME);
 	void *q = original(ctx, p, size);
 	if (likely(q)) {
 		record(t, domain, (u64)q, size, HOOK_FRAME);
@@ -321,7 +318,7 @@ INLINE void *hook_realloc(u32 domain, void *ctx, void *p, u64 size)
 /* A free that the allocator may pass on to another one, where it must not count as that of an unknown block. */
 COLD void nesting_free(struct ht_thread *t, free_function original, void *ctx, void *p)
 {
-	t->depth = 1;
+	depth_enter(t, __builtin_frame_address(0));
 	original(ctx, p);
 	t->depth = 0;
 }

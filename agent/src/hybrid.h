@@ -26,7 +26,7 @@ enum {
 
 INLINE struct ht_native_frame *natives_of(const struct ht_thread *t)
 {
-	return (struct ht_native_frame *)at(T->natives.offset) + (u64)(t - thread_slots()) * 2 * T->stacks.capacity;
+	return (struct ht_native_frame *)at(t->natives_at);
 }
 
 /* node_child, with a guess. */
@@ -289,9 +289,10 @@ NOINLINE u32 hybrid(struct ht_thread *t, u64 ts, const u64 *hook)
 			*f = k.fresh[count - 1 - i];
 		if (sure > f->python)
 			sure = f->python;
+		u32 caller = parent;
 		if (f->flags & NATIVE_EVALUATES)
 			parent = evaluation_node(t, c, from, f->python, sure, parent);
-		else
+		if (parent == caller) /* also where no Python frame is complete, as while the first makes its cells */
 			parent = native_node(t, k.all, f, guess, parent);
 		f->node = parent;
 		from = f->python;

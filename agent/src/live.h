@@ -97,12 +97,9 @@ INLINE u64 word_size(u64 word, u64 address)
 	return next ? LOAD(next) : size;
 }
 
-/* Says that a block of `size` bytes now stands at address. Returns 0 when there is no room to say so. */
-INLINE int live_set(u64 address, u64 size, u32 stat, u32 domain, u64 epoch)
+/* Says that a block of `size` bytes now stands at address, whose word is given. Returns 0 when there is no room for it. */
+INLINE int live_put(u64 *word, u64 address, u64 size, u32 stat, u32 domain, u64 epoch)
 {
-	u64 *word = live_word(address);
-	if (unlikely(!word))
-		return 0;
 	u64 short_size = size;
 	if (unlikely(size >= HT_SIZE_BIG)) {
 		u64 *next = live_word(address + (1u << CFG->granule_log2));

@@ -11,7 +11,7 @@ enum { LOCK_YIELDS = 1 << 20 };
 static int mappings_lock(void)
 {
 	int got = spin_lock(&T->mappings_lock);
-	for (u32 i = 0; !got && T->may_yield && !LOAD(&T->mappings_stuck) && i < LOCK_YIELDS; i++) {
+	for (u32 i = 0; !got && T->may_yield && !LOAD(&T->filtered) && !LOAD(&T->mappings_stuck) && i < LOCK_YIELDS; i++) {
 		u32 is = 0;
 		system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 		got = __atomic_compare_exchange_n(&T->mappings_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
@@ -55,7 +55,7 @@ static int mapping_put(const struct ht_mapping *m)
 
 NOINLINE void mapping_add(struct ht_thread *t, u64 start, u64 size, u32 domain, const u64 *fp)
 {
-	u32 stat = stat_of(node_child(t, stack_now(t, domain, fp), HT_CODE_DOMAIN, (s32)domain));
+	u32 stat = stat_at_stack(t, stack_now(t, domain, fp), domain);
 	struct ht_mapping m = {start, start + pages(size), stat, (u32)epoch_now(), domain, 0};
 	if (!stat || !mappings_lock()) {
 		t->lost++;

@@ -50,16 +50,7 @@ struct symbol {
 
 enum { DT_PLTRELSZ = 2, DT_STRTAB = 5, DT_SYMTAB = 6, DT_RELA = 7, DT_RELASZ = 8, DT_JMPREL = 23, DT_RELACOUNT = 0x6ffffff9 };
 enum { DYNAMIC_MOST = 256, NAME_MOST = 32, MODULES_MOST = 8192, NAMESPACES_MOST = 64, LOOKS_MOST = 32, RELOCATIONS_MOST = 1 << 22 };
-enum { STB_WEAK = 2, EFAULT = 14, PROT_READ = 1, PROT_WRITE = 2 };
-
-static s64 self_copy(s64 nr, const void *mine, u64 theirs, u64 size)
-{
-	struct io_vector here = {(u64)mine, size}, there = {theirs, size};
-	return system_call(nr, (u64)system_call(SYS_getpid, 0, 0, 0, 0, 0, 0), (u64)&here, 1, (u64)&there, 1, 0);
-}
-
-/* The word at an address that may not be there. */
-static int read_word(u64 *to, u64 from) { return self_copy(SYS_process_vm_readv, to, from, sizeof *to) == sizeof *to; }
+enum { STB_WEAK = 2, PROT_READ = 1, PROT_WRITE = 2 };
 
 /* FNV-1a. */
 static u64 name_hash(const u8 *name, u64 most)
@@ -294,12 +285,16 @@ static int loader_look(void *info, u64 size, void *thread)
 /* The thread is back from the loader. If another is looking at this moment, it does so later. */
 NOINLINE void modules_look(struct ht_thread *t)
 {
-	u32 is = 0, depth = t->depth;
-	if (!CFG->may_write || !T->loader_iterate || !active() ||
+	u32 is = 0;
+	u64 depth = t->depth;
+	if (LOAD(&T->filtered))
+		t->loader_stack = 0; /* nothing can be written: see filter.h */
+	if (!CFG->may_write || LOAD(&T->filtered) || !T->loader_iterate || !active() ||
 	    !__atomic_compare_exchange_n(&T->modules_lock, &is, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return;
 	t->loader_stack = 0;
-	t->depth = 1;
+	if (!depth)
+		depth_enter(t, __builtin_frame_address(0));
 	((int (*)(int (*)(void *, u64, void *), void *))T->loader_iterate)(loader_look, t);
 	t->depth = depth;
 	if (t->own_scope)

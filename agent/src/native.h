@@ -16,7 +16,7 @@ INLINE struct ht_thread *native_thread(const u64 *fp)
 	if (unlikely(inert()))
 		return 0;
 	struct ht_thread *t = thread_self();
-	if (unlikely(!t || t->depth)) {
+	if (unlikely(!t || within(t, fp))) {
 		pass_malloc(t);
 		return 0;
 	}
@@ -29,7 +29,7 @@ NOINLINE struct ht_thread *native_enter(const u64 *fp)
 {
 	struct ht_thread *t = native_thread(fp);
 	if (likely(t))
-		t->depth = 1;
+		depth_enter(t, fp);
 	return t;
 }
 
@@ -45,6 +45,53 @@ NOINLINE void *native_made(struct ht_thread *t, void *p, u64 size, const u64 *fp
 /* What follows a call that is given our frame, which a jump would have given up before. */
 #define KEEP_FRAME __asm__ volatile("")
 
+typedef void *(*native_malloc_function)(u64);
+typedef void *(*native_calloc_function)(u64, u64);
+
+/*
+ * These two are called so much more often than the others that each is one piece, written so that the compiler sees which
+ * way is taken.
+ */
+#define NATIVE_MAKES_HERE(call, size)                                                                               \
+	if (unlikely(inert()))                                                                                       \
+		return call;                                                                                         \
+	struct ht_thread *t = thread_self();                                                                         \
+	if (unlikely(!t || within(t, fp))) {                                                                         \
+		pass_malloc(t);                                                                                      \
+		return call;                                                                                         \
+	}                                                                                                            \
+	loader_check(t, fp);                                                                                         \
+	depth_enter(t, fp);                                                                                          \
+	void *p = call;                                                                                              \
+	if (likely(p))                                                                                               \
+		record(t, HT_NATIVE, (u64)p, size, fp);                                                              \
+	t->depth = 0;                                                                                                \
+	return p
+
+NOINLINE void *native_malloc_recorded(u64 size, native_malloc_function real, const u64 *fp)
+{
+	NATIVE_MAKES_HERE(real(size), size);
+}
+
+NOINLINE void *native_calloc_recorded(u64 n, u64 size, native_calloc_function real, const u64 *fp)
+{
+	NATIVE_MAKES_HERE(real(n, size), n * size);
+}
+
+INLINE void *native_malloc(u64 size, u32 v)
+{
+	void *p = native_malloc_recorded(size, REAL(HT_N_MALLOC, v, native_malloc_function), HOOK_FRAME);
+	KEEP_FRAME;
+	return p;
+}
+
+INLINE void *native_calloc(u64 n, u64 size, u32 v)
+{
+	void *p = native_calloc_recorded(n, size, REAL(HT_N_CALLOC, v, native_calloc_function), HOOK_FRAME);
+	KEEP_FRAME;
+	return p;
+}
+
 /* The same for each function that allocates: straight on when nothing is to be recorded. */
 #define NATIVE_MAKES(call, size)                                                                                    \
 	const u64 *fp = HOOK_FRAME;                                                                                  \
@@ -54,18 +101,6 @@ NOINLINE void *native_made(struct ht_thread *t, void *p, u64 size, const u64 *fp
 	void *p = native_made(t, call, size, fp);                                                                    \
 	KEEP_FRAME;                                                                                                  \
 	return p
-
-INLINE void *native_malloc(u64 size, u32 v)
-{
-	void *(*real)(u64) = REAL(HT_N_MALLOC, v, void *(*)(u64));
-	NATIVE_MAKES(real(size), size);
-}
-
-INLINE void *native_calloc(u64 n, u64 size, u32 v)
-{
-	void *(*real)(u64, u64) = REAL(HT_N_CALLOC, v, void *(*)(u64, u64));
-	NATIVE_MAKES(real(n, size), n * size);
-}
 
 INLINE void *native_aligned_alloc(u64 alignment, u64 size, u32 v)
 {
@@ -108,7 +143,7 @@ NOINLINE struct ht_thread *native_resizes(u64 p, struct taken *k, const u64 *fp)
 	}
 	if (p)
 		*k = take_out(t, p);
-	t->depth = 1;
+	depth_enter(t, fp);
 	return t;
 }
 
@@ -247,7 +282,7 @@ INLINE u64 native_mremap(u64 a, u64 old, u64 size, u64 flags, u64 to, u32 v)
 
 enum { RTLD_DEEPBIND = 8 };
 
-/* Nothing of ours is on the stack when the loader runs: these end in a jump, which a test holds them to. */
+/* Nothing of ours is on the stack when a module is loaded: these end in a jump, which a test holds them to. */
 
 INLINE u64 native_dlopen(u64 file, u64 mode, u32 v)
 {
@@ -269,8 +304,11 @@ INLINE int native_dlclose(u64 handle, u32 v)
 
 INLINE u64 native_dlsym(u64 handle, u64 name, u32 v)
 {
+	u64 (*real)(u64, u64) = REAL(HT_N_DLSYM, v, u64(*)(u64, u64));
 	loader_left(HOOK_FRAME);
-	return REAL(HT_N_DLSYM, v, u64(*)(u64, u64))(handle, name);
+	if (unlikely(sets_filters(handle, name)))
+		return filter_symbol(real, handle, name);
+	return real(handle, name);
 }
 
 INLINE u64 native_dlvsym(u64 handle, u64 name, u64 version, u32 v)
@@ -285,6 +323,26 @@ INLINE int native_sigaction(int signal, u64 to, u64 from, u32 v)
 {
 	ending_look();
 	return REAL(HT_N_SIGACTION, v, int (*)(int, u64, u64))(signal, to, from);
+}
+
+/* ---- a seccomp filter -------------------------------------------------------------------------------------------- */
+
+/*
+ * How many arguments they have depends on the first. What registers hold is passed on, and what the stack holds is not
+ * touched, since it may be no argument: these end in a jump, too.
+ */
+typedef u64 (*any_function)(REGISTER_ARGUMENTS);
+
+INLINE u64 native_prctl(REGISTER_ARGUMENTS, u32 v)
+{
+	filter_look(SYS_prctl, a);
+	return REAL(HT_N_PRCTL, v, any_function)(THE_REGISTERS);
+}
+
+INLINE u64 native_syscall(REGISTER_ARGUMENTS, u32 v)
+{
+	filter_look(a, b);
+	return REAL(HT_N_SYSCALL, v, any_function)(THE_REGISTERS);
 }
 
 /* ---- what slots hold: ht_native_malloc_0 and so on -------------------------------------------------------------- */
@@ -317,6 +375,8 @@ INLINE int native_sigaction(int signal, u64 to, u64 from, u32 v)
 	ENTRY int ht_native_dlclose_##v(u64 handle) { return native_dlclose(handle, v); }                            \
 	ENTRY u64 ht_native_dlsym_##v(u64 handle, u64 name) { return native_dlsym(handle, name, v); }                \
 	ENTRY u64 ht_native_dlvsym_##v(u64 handle, u64 name, u64 version) { return native_dlvsym(handle, name, version, v); } \
-	ENTRY int ht_native_sigaction_##v(int signal, u64 to, u64 from) { return native_sigaction(signal, to, from, v); }
+	ENTRY int ht_native_sigaction_##v(int signal, u64 to, u64 from) { return native_sigaction(signal, to, from, v); } \
+	ENTRY u64 ht_native_prctl_##v(REGISTER_ARGUMENTS) { return native_prctl(THE_REGISTERS, v); }                  \
+	ENTRY u64 ht_native_syscall_##v(REGISTER_ARGUMENTS) { return native_syscall(THE_REGISTERS, v); }
 
 VARIANTS(STUBS)

@@ -14,6 +14,7 @@ enum {
 	OPEN_READ = 02000000,
 	HERE = -100, /* AT_FDCWD */
 	LIMIT_FILE_SIZE = 1,
+	NOT_PERMITTED = 1,
 	INTERRUPTED = -4,
 	EXISTS = -17,
 	TOO_BIG = -27,
@@ -88,6 +89,7 @@ static void out_tables(struct out *o)
 	out_window(o, &T->leaves, &T->leaves, sizeof(u64) << HT_LEAF_WORDS_LOG2);
 	out_window(o, &T->mappings, &T->mappings, sizeof(struct ht_mapping));
 	out_window(o, &T->stats, &T->stats, sizeof(struct ht_stat));
+	out_window(o, &T->others, &T->others, sizeof(struct ht_others));
 	out_window(o, &T->nodes, &T->nodes, sizeof(struct ht_node));
 	out_window(o, &T->slots, &T->slots, sizeof(u32));
 	out_threads(o);
@@ -209,6 +211,10 @@ __attribute__((used, noinline, visibility("hidden"))) u64 ht_signal_write(int nu
 	struct ht_outlet *x = outlet();
 	int ours = LOAD(&ht_flag.active) != 0;
 	if (ours) {
+		if (LOAD(&T->filtered)) { /* for a write it may be killed; see filter.h */
+			__atomic_fetch_add(&x->failed, 1, __ATOMIC_RELAXED);
+			STORE(&x->error, NOT_PERMITTED);
+		}
 		/* A child by vfork has its parent's memory, and so its flag. */
 		u32 pid = (u32)system_call(SYS_getpid, 0, 0, 0, 0, 0, 0), is = LOAD(&x->busy);
 		if (pid == CFG->pid) {

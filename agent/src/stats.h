@@ -5,38 +5,69 @@
  * One that was not changed since is what it was.
  *
  * Objects and buffers are guarded by the GIL, and written plainly. Other blocks may come and go without it: they have
- * nodes of their own (HT_CODE_DOMAIN). What is allocated at such a node is counted by the thread whose node it is, and
- * what is freed, by any: atomically. Mapped files are counted by stack, and in no sum: their memory is the page cache's.
+ * nodes of their own (HT_CODE_DOMAIN). What is allocated at such a node is counted by the thread whose node it is, and so
+ * is what it frees of it, plainly; what others free of it, they count apart, atomically. Mapped files are counted by
+ * stack, and in no sum: their memory is the page cache's.
  *
  * How much of these blocks is live in all, a thread tells the others when it has changed by some kilobytes: so the peak
  * of a program of several threads is that of a moment close by.
  */
 
+INLINE int guarded(u32 domain) { return domain == HT_MEM || domain == HT_OBJ; }
+
 INLINE struct ht_stat *stat_at(u32 stat) { return (struct ht_stat *)at(T->stats.offset) + stat; }
 
-COLD u32 stat_new(u32 node)
+COLD u32 stat_new(struct ht_thread *t, u32 node)
 {
 	u32 stat = (u32)take(&T->stats, 1);
 	if (stat) {
 		stat_at(stat)->node = node;
+		stat_at(stat)->owner = t->root;
 		node_at(node)->stat = stat;
 	}
 	return stat;
 }
 
 /* The stat of a node of the calling thread's, or 0 when the table is full. */
-INLINE u32 stat_of(u32 node)
+INLINE u32 stat_of(struct ht_thread *t, u32 node)
 {
 	u32 stat = node_at(node)->stat;
-	return likely(stat) ? stat : stat_new(node);
+	return likely(stat) ? stat : stat_new(t, node);
 }
 
-INLINE int guarded(u32 domain) { return domain == HT_MEM || domain == HT_OBJ; }
-
-INLINE void stat_keep(struct ht_stat *s)
+/*
+ * The stat of a domain's blocks at a stack of the calling thread's. Those that the GIL does not guard have a node of their
+ * own below the stack's.
+ */
+INLINE u32 stat_at_stack(struct ht_thread *t, u32 node, u32 domain)
 {
-	STORE(&s->peak_blocks, LOAD(&s->alloc_blocks) - LOAD(&s->freed_blocks));
-	STORE(&s->peak_bytes, LOAD(&s->alloc_bytes) - LOAD(&s->freed_bytes));
+	if (likely(guarded(domain)))
+		return stat_of(t, node);
+	struct ht_memo *m = domain == HT_RAW ? &t->memo[0] : domain == HT_NATIVE ? &t->memo[1] : 0;
+	if (likely(m && m->node == node && m->stat))
+		return m->stat;
+	u32 stat = stat_of(t, node_child(t, node, HT_CODE_DOMAIN, (s32)domain));
+	if (m)
+		*m = (struct ht_memo){node, stat};
+	return stat;
+}
+
+/* A stat's ht_others, or 0: none is wanted, or there is no room. Of two threads that make it at one time, one's is lost. */
+static struct ht_others *others_of(struct ht_stat *s, int wanted)
+{
+	u32 n = LOAD(&s->others);
+	if (!n && wanted) {
+		u32 fresh = (u32)take(&T->others, 1);
+		if (fresh && __atomic_compare_exchange_n(&s->others, &n, fresh, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			n = fresh;
+	}
+	return n ? (struct ht_others *)at(T->others.offset) + n : 0;
+}
+
+INLINE void stat_keep(struct ht_stat *s, u64 other_blocks, u64 other_bytes)
+{
+	STORE(&s->peak_blocks, LOAD(&s->alloc_blocks) - LOAD(&s->freed_blocks) - other_blocks);
+	STORE(&s->peak_bytes, LOAD(&s->alloc_bytes) - LOAD(&s->freed_bytes) - other_bytes);
 }
 
 /* The stat is about to be changed. */
@@ -45,15 +76,22 @@ INLINE void stat_touch(struct ht_stat *s)
 	u32 peak = (u32)LOAD(&T->peak);
 	if (likely(s->peak == peak))
 		return;
-	stat_keep(s);
+	stat_keep(s, 0, 0);
 	s->peak = peak;
 }
 
-static void stat_touch_shared(struct ht_stat *s)
+COLD void stat_keep_shared(struct ht_stat *s, u32 is, u32 peak)
+{
+	const struct ht_others *o = others_of(s, 0);
+	if (__atomic_compare_exchange_n(&s->peak, &is, peak, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		stat_keep(s, o ? LOAD(&o->freed_blocks) : 0, o ? LOAD(&o->freed_bytes) : 0);
+}
+
+INLINE void stat_touch_shared(struct ht_stat *s)
 {
 	u32 peak = (u32)LOAD(&T->peak), is = LOAD(&s->peak);
-	if (is != peak && __atomic_compare_exchange_n(&s->peak, &is, peak, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-		stat_keep(s);
+	if (unlikely(is != peak))
+		stat_keep_shared(s, is, peak);
 }
 
 enum { LIVE_BATCH = 16384 };
@@ -114,7 +152,7 @@ INLINE void peak_ends(void)
 }
 
 /* A stat of the calling thread's own: nobody else writes what was allocated. */
-NOINLINE void stat_alloc_own(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes, u64 epoch)
+INLINE void stat_alloc_own(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes, u64 epoch)
 {
 	stat_touch_shared(s);
 	STORE(&s->alloc_blocks, s->alloc_blocks + blocks);
@@ -123,13 +161,25 @@ NOINLINE void stat_alloc_own(struct ht_thread *t, struct ht_stat *s, u32 domain,
 		peak_rises(live_changes(t, bytes), epoch);
 }
 
-NOINLINE void stat_free_shared(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes)
+/* Not the calling thread's: any may be here. Without room for it, what the thread whose it is frees just now is missed. */
+COLD void stat_freed_by_other(struct ht_stat *s, u64 blocks, u64 bytes)
+{
+	struct ht_others *o = others_of(s, 1);
+	__atomic_fetch_add(o ? &o->freed_blocks : &s->freed_blocks, blocks, __ATOMIC_RELAXED);
+	__atomic_fetch_add(o ? &o->freed_bytes : &s->freed_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+INLINE void stat_free_shared(struct ht_thread *t, struct ht_stat *s, u32 domain, u64 blocks, u64 bytes)
 {
 	if (LOAD(&T->rising) && __atomic_exchange_n(&T->rising, 0, __ATOMIC_RELAXED))
 		__atomic_fetch_add(&T->peak, 1, __ATOMIC_RELAXED);
 	stat_touch_shared(s);
-	__atomic_fetch_add(&s->freed_blocks, blocks, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&s->freed_bytes, bytes, __ATOMIC_RELAXED);
+	if (likely(t && s->owner == t->root)) {
+		STORE(&s->freed_blocks, s->freed_blocks + blocks);
+		STORE(&s->freed_bytes, s->freed_bytes + bytes);
+	} else {
+		stat_freed_by_other(s, blocks, bytes);
+	}
 	if (domain != HT_FILE)
 		live_changes(t, -bytes);
 }

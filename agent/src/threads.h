@@ -18,8 +18,8 @@ enum { THREAD_PROBES = 64 };
 
 COLD void thread_named(struct ht_thread *t)
 {
-	if (CFG->may_gettid)
-		STORE(&t->tid, (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0));
+	s64 tid = CFG->may_gettid ? system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) : 0;
+	STORE(&t->tid, tid > 0 ? (u32)tid : 0);
 	if (CFG->may_prctl)
 		system_call(SYS_prctl, 16 /* PR_GET_NAME */, (u64)t->name, 0, 0, 0, 0);
 	t->lives++;
@@ -58,12 +58,22 @@ static struct ht_thread *thread_claim(u64 pointer)
 	return 0;
 }
 
+/* What the thread calls is not to be counted, until depth is 0 again or the hook's frame is gone: see depth.h. */
+INLINE void depth_enter(struct ht_thread *t, const u64 *fp)
+{
+	STORE(&t->depth_back, fp[1]);
+	STORE(&t->depth, (u64)fp);
+}
+
 COLD struct ht_thread *thread_add(u64 pointer)
 {
 	struct ht_thread *t = thread_claim(pointer);
 	if (!t)
 		return 0;
-	t->depth = 1; /* what a signal handler allocates meanwhile is nested */
+	u64 n = (u64)(t - thread_slots());
+	t->frames_at = T->frames.offset + n * 2 * T->frame_capacity * sizeof(struct ht_frame);
+	t->natives_at = T->natives.offset + n * 2 * T->stacks.capacity * sizeof(struct ht_native_frame);
+	depth_enter(t, __builtin_frame_address(0)); /* what a signal handler allocates meanwhile is nested */
 	t->tstate = 0;
 	t->frames = 0;
 	t->loader_stack = t->stack_high = 0;

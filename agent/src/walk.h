@@ -163,7 +163,7 @@ INLINE s64 check_chain(struct ht_frame *c, u64 i, int with_code)
 	for (struct ht_frame *f = c + i;; f--) {
 		u64 p = f->frame;
 		FORGET(p);
-		u64 instr = peek64(p + instr_at) & instr_mask, previous = peek64(p + previous_at);
+		u64 instr = read64(p + instr_at) & instr_mask, previous = read64(p + previous_at);
 		if (unlikely(instr != f->instr || (with_code && frame_code(p) != f->code))) {
 			u64 code = frame_code(p);
 			if (code != f->code)
@@ -181,7 +181,7 @@ INLINE s64 check_chain(struct ht_frame *c, u64 i, int with_code)
 
 INLINE struct ht_frame *frames_of(const struct ht_thread *t)
 {
-	return (struct ht_frame *)at(T->frames.offset) + (u64)(t - thread_slots()) * 2 * T->frame_capacity;
+	return (struct ht_frame *)at(t->frames_at);
 }
 
 /*
@@ -254,13 +254,17 @@ INLINE u64 call0(u64 function) { return ((u64(*)(void))function)(); }
 /*
  * The thread state that belongs to the calling thread, or 0. Who holds the GIL is looked up where the interpreter looks
  * itself. A raw block may be allocated without it, when that variable may name another thread's state, which can be
- * freed while we look at it: then the thread's own state is asked for.
+ * freed while we look at it: then the thread's own state is asked for. Where each thread has a variable of its own, what
+ * that names is the thread's, and 0 without the GIL.
  */
 INLINE u64 own_tstate(u32 domain)
 {
 	u64 ts;
-	if (unlikely(!guarded(domain)))
+	if (unlikely(!guarded(domain))) {
+		if (CFG->tstate_kind == HT_TSTATE_LOCAL && likely(ts = peek64(thread_pointer() + CFG->current_tstate)))
+			return ts;
 		return call0(CFG->this_tstate);
+	}
 	if (likely(CFG->tstate_kind == HT_TSTATE_VARIABLE))
 		ts = peek64(CFG->current_tstate);
 	else if (CFG->tstate_kind == HT_TSTATE_LOCAL)

@@ -182,6 +182,7 @@ static void tables(struct plan p)
 	u64 nodes = p.nodes ? p.nodes : 1 << 20;
 	place(&T->nodes, &at, nodes, sizeof(struct ht_node), NODE_BATCH);
 	place(&T->stats, &at, nodes, sizeof(struct ht_stat), 1);
+	place(&T->others, &at, nodes / 8, sizeof(struct ht_others), 1);
 	place(&T->timeline, &at, 256, sizeof(struct ht_point), 0);
 	place(&T->mappings, &at, p.mappings ? p.mappings : 1 << 10, sizeof(struct ht_mapping), 0);
 	place(&T->modules, &at, 64, sizeof(struct ht_loaded), 0);
@@ -205,6 +206,12 @@ struct block {
 	u64 address, size, epoch;
 	u32 stat, domain;
 };
+
+static int live_set(u64 address, u64 size, u32 stat, u32 domain, u64 epoch)
+{
+	u64 *word = live_word(address);
+	return word && live_put(word, address, size, stat, domain, epoch);
+}
 
 static u64 each_live(void (*visit)(const struct block *, void *), void *arg)
 {

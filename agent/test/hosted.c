@@ -17,6 +17,8 @@
 #include "stats.h"
 #include "fork.h"
 #include "native.h"
+#include "depth.h"
+#include "filter.h"
 #include "fill.h"
 #include "signal.h"
 
@@ -60,6 +62,10 @@ static const struct {
 	{"fork", test_fork},
 	{"fork races", test_fork_races},
 	{"fork quiet", test_fork_quiet},
+	{"depth left", test_depth_left},
+	{"depth handlers", test_depth_handlers},
+	{"filter comes", test_filter_comes},
+	{"filter waits", test_filter_waits},
 	{"mappings", test_mappings},
 	{"mappings full", test_mappings_full},
 	{"slots", test_slots},

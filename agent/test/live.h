@@ -215,7 +215,7 @@ static void test_hooks(void)
 					CHECK(words[0] == words[1], "a failed realloc changed %#llx to %#llx", words[0], words[1]);
 				}
 			}
-			CHECK(thread_self()->depth == 0, "depth %u", thread_self()->depth);
+			CHECK(thread_self()->depth == 0, "depth %#llx", thread_self()->depth);
 			CHECK(thread_self()->unseen_frees == m.unseen, "step %u: %llu unseen frees, not %llu", step,
 			      thread_self()->unseen_frees, m.unseen);
 		}

@@ -216,6 +216,34 @@ static void any_free(void *ctx, void *p)
 		busy_free(ctx, p);
 }
 
+struct at_stat {
+	u64 blocks, bytes;
+};
+
+static void add_live(const struct block *b, void *live)
+{
+	struct at_stat *s = (struct at_stat *)live + b->stat;
+	s->blocks++;
+	s->bytes += b->size;
+}
+
+/* Each stat has counted what is live, whichever threads have freed the rest. */
+static void expect_stats_live(void)
+{
+	struct at_stat *live = calloc(T->stats.next, sizeof *live);
+	each_live(add_live, live);
+	for (u32 n = 1; n < T->stats.next; n++) {
+		struct ht_stat *s = stat_at(n);
+		const struct ht_others *o = others_of(s, 0);
+		u64 blocks = s->alloc_blocks - s->freed_blocks - (o ? o->freed_blocks : 0);
+		u64 bytes = s->alloc_bytes - s->freed_bytes - (o ? o->freed_bytes : 0);
+		CHECK(blocks == live[n].blocks && bytes == live[n].bytes, "stat %u: %llu blocks of %llu bytes, not %llu of %llu",
+		      n, blocks, bytes, live[n].blocks, live[n].bytes);
+	}
+	free(live);
+	CHECK(T->others.next > WORKERS && T->others.next < T->others.entries, "%llu others", T->others.next);
+}
+
 static void test_concurrent(void)
 {
 	for (u32 kind = HT_INSTR_INDEX; kind <= HT_INSTR_POINTER; kind++) {
@@ -251,7 +279,7 @@ static void test_concurrent(void)
 		}
 		for (u64 i = 0; i < T->threads.entries; i++) {
 			struct ht_thread *t = &thread_slots()[i];
-			CHECK(!t->depth && !t->lost, "thread %llu: depth %u, lost %llu", i, t->depth, t->lost);
+			CHECK(!t->depth && !t->lost, "thread %llu: depth %#llx, lost %llu", i, t->depth, t->lost);
 			expect_trie(t);
 		}
 		CHECK(alloc - freed == left && alloc >= made, "%llu - %llu blocks, not %llu", alloc, freed, left);
@@ -259,6 +287,7 @@ static void test_concurrent(void)
 		for (u64 n = 1; n < T->stats.next; n++)
 			nodes += stat_at((u32)n)->alloc_blocks;
 		CHECK(nodes == alloc, "%llu blocks at the nodes, not %llu", nodes, alloc);
+		expect_stats_live();
 		for (u64 i = 0; i < EXCHANGE; i++) {
 			u64 b = world.exchange[i] & ~7ull;
 			left -= b && LOAD(live_find(b)) >> HT_LIVE_BIT;

@@ -60,6 +60,7 @@ cmd/heaptap: internal/cli
 # Tools and what only tests import.
 bench: heap report
 internal/policy:
+internal/gdb: mem
 internal/pytarget: mem proc
 internal/transparency: internal/pytarget
 agent/internal/build:

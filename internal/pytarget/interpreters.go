@@ -16,13 +16,14 @@ import (
 
 // Interpreter is one Python that targets can run in.
 type Interpreter struct {
-	Name     string // where it comes from and its version: "pyenv-3.9.18", "bookworm-3.11.2", "sid-3.14.10", "embed-3.11.2"
+	Name     string // where it comes from and its version: "pyenv-3.9.18", "bookworm-3.11.2", "sid-3.14.10", "musl-3.13.5"
 	Origin   string // the part of Name before the version
 	Version  string // as the interpreter says: "3.9.18"
 	Path     string // of the program, inside Root
 	Root     string // of its own file system; "" is ours
 	Debug    bool   // built with Py_DEBUG
 	Embedded bool   // a C program of ours that embeds libpython
+	Musl     bool   // built against musl, which is then its libc and its loader
 }
 
 // Minor is the x of Python 3.x, and 0 for Python 2.
@@ -44,9 +45,11 @@ const (
 	NewestMinor = 15
 )
 
-// rootsScript brings the interpreters that no machine has; ciScript makes a machine complete.
+// rootsScript brings the interpreters that no machine has, muslScript builds those that no package has; ciScript makes a
+// machine complete.
 const (
 	rootsScript = "tools/roots/fetch"
+	muslScript  = "tools/roots/musl"
 	ciScript    = ".ci/run"
 )
 
@@ -69,6 +72,36 @@ func Interpreters(t testing.TB) []Interpreter {
 		t.Logf("not on this machine, and so not tested: %s; %s installs what can be had", strings.Join(gaps, ", "), ciScript)
 	}
 	return supported
+}
+
+// StaticMusl returns a Python that is one static program, with musl in it and with its symbol table. It loads no library,
+// so that ctypes does not work in it ([Target.Observe] then knows nothing of alternate signal stacks).
+func StaticMusl(t testing.TB) Interpreter {
+	t.Helper()
+	checkout, err := Checkout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := muslProgram(checkout, "-static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := ask(Interpreter{Origin: "musl-static", Path: path, Musl: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// muslProgram is the path of a program that muslScript builds.
+func muslProgram(checkout, suffix string) (string, error) {
+	dir := filepath.Join(checkout, ".roots", "musl")
+	if _, err := os.Stat(filepath.Join(dir, ".complete")); err != nil {
+		return "", fmt.Errorf("the Python for musl is missing, run %s: %w", muslScript, err)
+	}
+	// The folder may be reached by a link, and what the kernel says of the process goes without.
+	dir, err := filepath.EvalSymlinks(dir)
+	return filepath.Join(dir, "bin", "python3.13"+suffix), err
 }
 
 // Unsupported returns the interpreters on this machine that heaptap has to recognise and refuse: Python 2.7, versions

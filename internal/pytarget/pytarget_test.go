@@ -46,6 +46,17 @@ func TestInterpreters(t *testing.T) {
 	}
 }
 
+func TestStaticMusl(t *testing.T) {
+	t.Parallel()
+	tg := pytarget.Start(t, pytarget.StaticMusl(t), "", pytarget.Options{})
+	before := tg.Observe(nil)
+	tg.Challenge()
+	tg.Unchanged(before, pytarget.Busy, nil)
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", tg.Pid())); err != nil || strings.Contains(string(b), ".so") {
+		t.Errorf("the program has loaded a library (%v):\n%s", err, b)
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	t.Parallel()
 	for _, in := range pytarget.Unsupported(t) {

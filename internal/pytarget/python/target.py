@@ -8,7 +8,6 @@ Written for every version from 2.7 to the newest, with nothing but the standard 
 """
 
 import ast
-import ctypes
 import hashlib
 import json
 import os
@@ -17,6 +16,12 @@ import select
 import signal
 import sys
 import traceback
+
+try:
+    import ctypes
+    libc = ctypes.CDLL(None)
+except OSError:  # a static program loads no library, and can't be asked for functions
+    libc = None
 
 REQUESTS, ANSWERS = 3, 4
 
@@ -131,18 +136,23 @@ def main(program):
     return serve()
 
 
-class Altstack(ctypes.Structure):
-    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+def alternate_stack():
+    """Where handlers of signals run that ask for another stack: address, flags, size; zeros where it can't be asked."""
+    if libc is None:
+        return [0, 0, 0]
+    stack = Altstack()
+    if libc.sigaltstack(None, ctypes.byref(stack)):
+        raise OSError("sigaltstack")
+    return [stack.sp or 0, stack.flags, stack.size]
 
 
-libc = ctypes.CDLL(None)
+if libc is not None:
+    class Altstack(ctypes.Structure):
+        _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
 
 
 def inside():
     """What only the process itself can tell of its signal state, of the thread that calls this."""
-    stack = Altstack()
-    if libc.sigaltstack(None, ctypes.byref(stack)):
-        raise OSError("sigaltstack")
     handlers = {}
     for number in range(1, signal.NSIG):
         try:
@@ -150,7 +160,7 @@ def inside():
         except ValueError:
             continue
         handlers[str(number)] = getattr(handler, "__name__", str(handler))
-    return {"altstack": [stack.sp or 0, stack.flags, stack.size], "handlers": handlers}
+    return {"altstack": alternate_stack(), "handlers": handlers}
 
 
 def sequence(seed):
